@@ -1,0 +1,72 @@
+"""Opening a store by URL."""
+
+from __future__ import annotations
+
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+import msgspec
+
+from leftfold.codec import RAW, EventCodec
+from leftfold.drive import BlockingDriver, Driver, LoopDriver
+from leftfold.errors import InvalidInput
+from leftfold.facade import AsyncEventStore, EventStore
+from leftfold.store import Store
+from leftfold.stores.memory import MemoryStore
+from leftfold.stores.sqlite import SqliteStore
+from leftfold.stores.sqlite.connection import SqliteOptions
+
+_FORMS = "sqlite:///relative/path.db, sqlite:////absolute/path.db, memory://"
+
+
+def open(url: str, codec: EventCodec = RAW) -> EventStore:
+    """The store that `url` names, created where needed, for sync code.
+
+    `sqlite:///bank.db` is a file beside the working directory, `sqlite:////var/lib/bank.db` an
+    absolute path, `memory://` a new empty store in memory. Options follow a question mark: see
+    `SqliteOptions`. Raises InvalidInput, IncompatibleStore, StoreUnavailable.
+    """
+    return EventStore(_open_store(url, BlockingDriver()), codec)
+
+
+async def aopen(url: str, codec: EventCodec = RAW) -> AsyncEventStore:
+    """The store that `url` names, for async code: as `open`, without ever blocking the event loop."""
+    driver = LoopDriver()
+    try:
+        return AsyncEventStore(await driver.call(_open_store, url, driver), codec)
+    except BaseException:
+        driver.close()
+        raise
+
+
+def _open_store(url: str, driver: Driver) -> Store:
+    if not isinstance(url, str) or "://" not in url:
+        raise InvalidInput(f"a store URL looks like {_FORMS}; found {url!r}")
+    parts = urlsplit(url)
+    if parts.scheme == "memory":
+        if url != "memory://":
+            raise InvalidInput(f"the memory store takes nothing after memory://, found {url!r}")
+        return MemoryStore(driver)
+    if parts.scheme == "sqlite":
+        return SqliteStore(
+            _sqlite_path(url, parts.netloc, parts.path), _sqlite_options(parts.query), driver=driver
+        )
+    raise InvalidInput(
+        f"unknown scheme {parts.scheme!r} in {url!r}; a store URL looks like {_FORMS}"
+    )
+
+
+def _sqlite_path(url: str, netloc: str, path: str) -> str:
+    if netloc or len(path) < 2:
+        raise InvalidInput(
+            f"an SQLite URL has three slashes before a relative path, four before an absolute one: {url!r}"
+        )
+    return unquote(path[1:])
+
+
+def _sqlite_options(query: str) -> SqliteOptions:
+    try:
+        return msgspec.convert(
+            dict(parse_qsl(query, strict_parsing=bool(query))), SqliteOptions, strict=False
+        )
+    except ValueError as error:
+        raise InvalidInput(f"unusable options ?{query} in the store URL: {error}") from None

@@ -1,0 +1,143 @@
+"""Flows of reading: pages of decoded events, up to an end or for ever. Written once; facades make
+iterators of them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import Struct
+
+from leftfold.codec import EventCodec
+from leftfold.errors import InvalidInput, StoreClosed
+from leftfold.event import RecordedEvent
+from leftfold.query import Bound, Query, Version
+from leftfold.store import Store
+
+PAGE_EVENTS = 500
+"""Events held in memory at a time."""
+WAIT_S = 0.25
+"""How long a closed subscription may take to end, in seconds."""
+
+Page = list[RecordedEvent[Any]]
+
+
+class ReadArguments(Struct, frozen=True):
+    """What to read, as in `Store.read`, but without a limit to the page: `limit=None` reads on to
+    the end.
+    """
+
+    query: Query
+    after: Bound = 0
+    until: Bound | None = None
+    limit: int | None = None
+    backwards: bool = False
+
+
+class Decoding:
+    """Decodes pages, and keeps to the query where upcasters make other types of an event."""
+
+    def __init__(self, codec: EventCodec, query: Query) -> None:
+        self._decode = codec.decode
+        self.query = codec.resolve(query)
+        by_class = all(
+            item.types and all(isinstance(each, type) for each in item.types)
+            for item in query.items
+        )
+        self._classes = {each for item in query.items for each in item.types} if by_class else None
+
+    def page(self, page: list[RecordedEvent[bytes]]) -> Page:
+        decode, classes = self._decode, self._classes
+        decoded = [event for recorded in page for event in decode(recorded)]
+        return (
+            decoded
+            if classes is None
+            else [event for event in decoded if type(event.data) in classes]
+        )
+
+
+class Reading:
+    """A read of any length in pages of bounded size. It ends at the head that it found after its
+    first page.
+    """
+
+    def __init__(self, store: Store, codec: EventCodec, arguments: ReadArguments) -> None:
+        self._store = store
+        self._decoding = Decoding(codec, arguments.query)
+        self._after = arguments.after
+        self._until = arguments.until
+        self._left = arguments.limit
+        self._backwards = arguments.backwards
+        self._ended = False
+        if self._left is not None and self._left < 1:
+            raise InvalidInput(f"limit is at least 1 event, found {self._left}")
+
+    async def next_page(self) -> Page | None:
+        """The next events, or None at the end. A page may be empty."""
+        if self._ended:
+            return None
+        limit = PAGE_EVENTS if self._left is None else min(PAGE_EVENTS, self._left)
+        page = await self._store.read(
+            self._decoding.query,
+            after=self._after,
+            until=self._until,
+            limit=limit,
+            backwards=self._backwards,
+        )
+        if self._left is not None:
+            self._left -= len(page)
+        self._ended = len(page) < limit or self._left == 0
+        if not self._ended:
+            await self._advance(page[-1])
+        return self._decoding.page(page)
+
+    async def _advance(self, last: RecordedEvent[bytes]) -> None:
+        # Versions reach the place in a stream by one index seek.
+        by_version = self._decoding.query.single_stream is not None
+        if self._backwards:
+            self._until = Version(last.version - 1) if by_version else last.position - 1
+            return
+        self._after = Version(last.version) if by_version else last.position
+        if self._until is None:
+            # A reader that is slower than the writers would never end.
+            self._until = await self._store.head()
+
+
+class Following:
+    """Catch-up and live in one loop: pages of matching events for ever, until the store or this is
+    closed.
+    """
+
+    def __init__(self, store: Store, codec: EventCodec, query: Query, after: Bound) -> None:
+        self._store = store
+        self._decoding = Decoding(codec, query)
+        self._after = after
+        self.closed = False
+
+    async def next_page(self) -> Page | None:
+        """The next events, as soon as there are any; None when closed."""
+        while not self.closed:
+            try:
+                page = await self._look()
+            except StoreClosed:
+                return None
+            if page:
+                return page
+        return None
+
+    async def _look(self) -> Page:
+        # The head is taken first: by G4 nothing will appear at or below it, so a short page was all
+        # up to there.
+        head = await self._store.head()
+        page = await self._store.read(self._decoding.query, after=self._after, limit=PAGE_EVENTS)
+        if page:
+            self._after = page[-1].position
+        if len(page) < PAGE_EVENTS:
+            self._after = max(head, page[-1].position) if page else self._later(head)
+        if not page:
+            await self._store.wait(head, WAIT_S)
+        return self._decoding.page(page)
+
+    def _later(self, head: int) -> Bound:
+        # A start in the future (a version or moment that the log has not reached) stays as it is.
+        return max(head, self._after) if isinstance(self._after, int) else self._after

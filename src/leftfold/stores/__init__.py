@@ -1,0 +1,1 @@
+"""The stores. Each implements `leftfold.store.Store`."""

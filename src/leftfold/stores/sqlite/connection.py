@@ -1,0 +1,132 @@
+"""Connections to the SQLite file: how they are opened, how they wait for locks, what their errors
+mean.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Callable
+from typing import Literal
+
+import apsw
+from msgspec import Struct
+
+from leftfold.errors import IncompatibleStore, InvalidInput, LeftfoldError, StoreUnavailable
+from leftfold.stores.sqlite.schema import MIGRATIONS, check_identity, migrate
+
+Durability = Literal["full", "may_lose_latest"]
+CACHE_KIB = 64 * 1024
+"""Page cache of one connection, at most."""
+
+
+class SqliteOptions(Struct, frozen=True, forbid_unknown_fields=True):
+    """What can be set in the query part of a store URL: `sqlite:///bank.db?busy_timeout_s=3`.
+
+    `durability=may_lose_latest` does not wait for the disk at each commit: the file stays whole,
+    but a power cut or a crash of the operating system may lose the latest appends, although they
+    were acknowledged.
+    """
+
+    durability: Durability = "full"
+    busy_timeout_s: float = 10.0
+    """How long to wait for other processes that write."""
+    vfs: str = ""
+    """The name of an SQLite VFS; empty: SQLite's default."""
+
+
+def connect(path: str, options: SqliteOptions) -> apsw.Connection:
+    """A connection to the file, created and migrated where needed. Raises IncompatibleStore,
+    StoreUnavailable.
+    """
+    if not path or path == ":memory:" or "\0" in path:
+        raise InvalidInput(
+            f"an SQLite store is a file, found the path {path!r}; memory:// keeps a log in memory"
+        )
+    try:
+        connection = apsw.Connection(path, vfs=options.vfs or None)
+    except apsw.CantOpenError as error:
+        raise StoreUnavailable(f"cannot open {path}: {_why_not(path)}") from error
+    try:
+        _configure(connection, path, options)
+    except apsw.Error as error:
+        connection.close()
+        raise translate(error, path) from error
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _configure(connection: apsw.Connection, path: str, options: SqliteOptions) -> None:
+    connection.set_busy_handler(_patience(options.busy_timeout_s))
+    version = check_identity(connection, path)
+    if connection.readonly("main"):
+        if version != len(MIGRATIONS):
+            raise StoreUnavailable(
+                f"{path} is read-only, and holds no log of schema version {len(MIGRATIONS)} yet"
+            )
+    else:
+        if connection.pragma("journal_mode", "wal") != "wal":
+            raise StoreUnavailable(
+                f"{path}: the file system does not support SQLite's write-ahead log"
+            )
+        migrate(connection, path)
+    connection.pragma("synchronous", "full" if options.durability == "full" else "normal")
+    # macOS does not flush the drive's own cache otherwise.
+    connection.pragma("fullfsync", True)
+    connection.pragma("checkpoint_fullfsync", True)
+    connection.pragma("cache_size", -CACHE_KIB)
+
+
+def _patience(timeout_s: float) -> Callable[[int], bool]:
+    """A busy handler with short random sleeps: SQLite's own sleeps up to 100 ms and starves busy
+    writers.
+    """
+    deadline = 0.0
+
+    def wait_a_little(attempt: int) -> bool:
+        nonlocal deadline
+        if attempt == 0:
+            deadline = time.monotonic() + timeout_s
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(random.uniform(0.0001, min(0.0002 * (attempt + 1), 0.005)))
+        return True
+
+    return wait_a_little
+
+
+def translate(error: apsw.Error, path: str) -> LeftfoldError:
+    """What an SQLite error means to a caller to whom nothing was recorded."""
+    if isinstance(error, apsw.NotADBError):
+        return IncompatibleStore(f"{path} is not an SQLite database; choose another file")
+    if isinstance(error, apsw.BusyError | apsw.LockedError):
+        return StoreUnavailable(
+            f"{path} is locked by another process; nothing was recorded, try again"
+        )
+    if isinstance(error, apsw.FullError):
+        return StoreUnavailable(
+            f"{path}: the disk is full; nothing was recorded, free some space and try again"
+        )
+    if isinstance(error, apsw.ReadOnlyError):
+        return StoreUnavailable(f"{path} is read-only; nothing was recorded")
+    if isinstance(error, apsw.CorruptError):
+        return StoreUnavailable(
+            f"{path} is damaged ({error}); nothing was recorded, restore a backup"
+        )
+    if isinstance(error, apsw.CantOpenError):
+        return StoreUnavailable(f"cannot open {path}: {_why_not(path)}")
+    return StoreUnavailable(f"{path}: {error}; nothing was recorded")
+
+
+def _why_not(path: str) -> str:
+    directory = os.path.dirname(os.path.abspath(path))
+    if not os.path.isdir(directory):
+        return f"the directory {directory} does not exist"
+    if os.path.isdir(path):
+        return "it is a directory"
+    if not os.access(directory, os.W_OK):
+        return f"the directory {directory} is not writable, and SQLite keeps two more files beside this one"
+    return "no permission, or too many open files"

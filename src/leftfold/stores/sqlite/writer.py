@@ -1,0 +1,243 @@
+"""Writing groups of appends: one transaction, each append judged on its own.
+
+The writer remembers the head of the log, the versions of streams and the ids of names, and trusts
+them only while SQLite's data version says that nobody else has committed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import apsw
+
+from leftfold.errors import (
+    AppendConditionFailed,
+    DuplicateEvent,
+    InvalidInput,
+    LeftfoldError,
+    OutcomeUnknown,
+)
+from leftfold.event import NO_METADATA, Appended, Event, pack_metadata, to_us
+from leftfold.query import Condition, StreamVersion, category_of
+from leftfold.stores.group import Append, Outcome
+from leftfold.stores.sqlite.connection import translate
+from leftfold.stores.sqlite.select import PositionSelect
+
+NAMES_CACHED_MAX = 200_000
+
+_INSERT_EVENT = f"INSERT INTO events VALUES ({','.join('?' * 14)})"
+_INSERT_TAG = "INSERT INTO event_tags VALUES (?, ?, ?)"
+_NO_PACKED_METADATA = pack_metadata(NO_METADATA)
+
+
+class _Stream:
+    """A stream as the writer knows it. `id` 0: it has no row yet."""
+
+    __slots__ = ("category", "id", "version")
+
+    def __init__(self, name: str, id: int, version: int) -> None:
+        self.category = category_of(name)
+        self.id = id
+        self.version = version
+
+
+class Writer:
+    """Writes on one connection; one thread at a time."""
+
+    def __init__(self, connection: apsw.Connection, path: str, clock: Callable[[], int]) -> None:
+        self._connection = connection
+        self._cursor = connection.cursor()
+        self._path = path
+        self._clock = clock
+        self._kinds: dict[tuple[str, str, int], int] = {}
+        self._tags: dict[str, int] = {}
+        self._forget()
+
+    def _forget(self) -> None:
+        self._data_version = -1
+        self._streams: dict[str, _Stream] = {}
+        self._kinds.clear()
+        self._tags.clear()
+
+    def commit(self, appends: Sequence[Append]) -> Sequence[Outcome]:
+        """Record those whose conditions hold; one outcome each, in order. Durable when this
+        returns.
+        """
+        try:
+            try:
+                return self._transaction(appends, ids_first=False)
+            except apsw.ConstraintError:
+                # An event id is known already. That is rare, so ids are looked up only now.
+                return self._transaction(appends, ids_first=True)
+        except apsw.Error as error:
+            return [translate(error, self._path) for _ in appends]
+
+    def _transaction(self, appends: Sequence[Append], ids_first: bool) -> Sequence[Outcome]:
+        self._cursor.execute("BEGIN IMMEDIATE")
+        try:
+            self._refresh()
+            head = self._position
+            outcomes = [self._append(append, ids_first) for append in appends]
+            if self._position == head:
+                self._cursor.execute("ROLLBACK")
+                return outcomes
+            failure = self._commit()
+            if failure is None:
+                # Read after the commit, on this connection: only commits of others change it from
+                # here on.
+                self._data_version = self._connection.data_version()
+                return outcomes
+        except BaseException:
+            self._roll_back()
+            raise
+        self._roll_back()
+        return [self._failed(append, failure) for append in appends]
+
+    def _refresh(self) -> None:
+        if self._connection.data_version() != self._data_version:
+            self._streams.clear()
+            last = "SELECT position, recorded_at FROM events ORDER BY position DESC LIMIT 1"
+            self._position, self._recorded_us = self._cursor.execute(last).get or (0, 0)
+        if len(self._streams) > NAMES_CACHED_MAX:
+            self._streams.clear()
+        if len(self._tags) > NAMES_CACHED_MAX:
+            self._tags.clear()
+
+    def _commit(self) -> apsw.Error | None:
+        try:
+            self._cursor.execute("COMMIT")
+        except apsw.Error as error:
+            return error
+        return None
+
+    def _failed(self, append: Append, failure: apsw.Error) -> LeftfoldError:
+        # SQLite reports these before the commit record is whole. After any other failure, such as
+        # that of a sync, the record may be in the file, and a crash now would bring it back.
+        if isinstance(failure, apsw.FullError | apsw.BusyError):
+            return translate(failure, self._path)
+        return OutcomeUnknown(
+            tuple(event.id for event in append.events), f"{self._path}: {failure}"
+        )
+
+    def _roll_back(self) -> None:
+        self._forget()
+        if self._connection.in_transaction:
+            self._cursor.execute("ROLLBACK")
+
+    def _append(self, append: Append, ids_first: bool) -> Outcome:
+        try:
+            repeated = self._repeated(append) if ids_first else None
+            if repeated is not None:
+                return repeated
+            for condition in append.conditions:
+                found = self._violation(condition)
+                if found is not None:
+                    # Ids come before conditions (G5), and are looked up only where that makes a
+                    # difference.
+                    return self._repeated(append) or AppendConditionFailed(condition, found)
+            return self._record(append.events)
+        except (DuplicateEvent, InvalidInput) as error:
+            return error
+
+    def _repeated(self, append: Append) -> Appended | None:
+        """What the first append of the same events came to; None where all their ids are new."""
+        sql = "SELECT position, name, version FROM events JOIN streams ON streams.id = stream_id WHERE events.id = ?"
+        ids = [event.id for event in append.events]
+        if len(set(ids)) < len(ids):
+            raise InvalidInput("the event ids of an append differ, found one twice")
+        found = {id: row for id in ids for row in self._cursor.execute(sql, (id.bytes,))}
+        if not found:
+            return None
+        if len(found) < len(ids):
+            raise DuplicateEvent(tuple(found), tuple(id for id in ids if id not in found))
+        rows = sorted(found.values())
+        return Appended(rows[0][0], rows[-1][0], {name: version for _, name, version in rows})
+
+    def _violation(self, condition: Condition) -> int | None:
+        """What was found instead of what the condition says, or None where it holds."""
+        if isinstance(condition, StreamVersion):
+            version = self._stream(condition.stream).version
+            return None if version == condition.version else version
+        if condition.after >= self._position:
+            return None
+        select = PositionSelect(self._cursor, (condition.after, self._position), 1, backwards=False)
+        position: int | None = self._cursor.execute(*select.items(condition.query.items)).get
+        return position
+
+    def _stream(self, name: str) -> _Stream:
+        stream = self._streams.get(name)
+        if stream is None:
+            sql = "SELECT id, (SELECT max(version) FROM events WHERE stream_id = streams.id) FROM streams WHERE name = ?"
+            id, version = self._cursor.execute(sql, (name,)).get or (0, 0)
+            stream = self._streams[name] = _Stream(name, id, version or 0)
+        return stream
+
+    def _record(self, events: Sequence[Event[bytes]]) -> Appended:
+        position = first = self._position
+        self._recorded_us = recorded_us = max(self._clock(), self._recorded_us)
+        rows: list[tuple[Any, ...]] = []
+        tag_rows: list[tuple[int, int, int]] = []
+        versions: dict[str, int] = {}
+        metadata, packed = NO_METADATA, _NO_PACKED_METADATA
+        for event in events:
+            stream = self._streams.get(event.stream) or self._stream(event.stream)
+            if not stream.id:
+                stream.id = self._insert("INSERT INTO streams (name) VALUES (?)", (event.stream,))
+            key = (stream.category, event.type, event.schema_version)
+            kind = self._kinds.get(key) or self._kind(key)
+            position += 1
+            versions[event.stream] = stream.version = stream.version + 1
+            if event.metadata is not metadata:
+                metadata, packed = event.metadata, pack_metadata(event.metadata)
+            tag_ids = None
+            if event.tags:
+                ids = [self._tags.get(tag) or self._tag(tag) for tag in event.tags]
+                tag_ids = f"[{','.join(map(str, ids))}]"
+                tag_rows += [(id, position, kind) for id in ids]
+            occurred_us = None if event.occurred_at is None else to_us(event.occurred_at)
+            rows.append(
+                (
+                    position,
+                    stream.id,
+                    stream.version,
+                    kind,
+                    event.id.bytes,
+                    recorded_us,
+                    occurred_us,
+                )
+                + packed
+                + (tag_ids, _text_or_bytes(event.data))
+            )
+        self._cursor.executemany(_INSERT_EVENT, rows)
+        if tag_rows:
+            self._cursor.executemany(_INSERT_TAG, tag_rows)
+        self._position = position
+        return Appended(first + 1, position, versions)
+
+    def _kind(self, key: tuple[str, str, int]) -> int:
+        find = "SELECT id FROM kinds WHERE category = ? AND type = ? AND schema_version = ?"
+        insert = "INSERT INTO kinds (category, type, schema_version) VALUES (?, ?, ?)"
+        self._kinds[key] = id = self._cursor.execute(find, key).get or self._insert(insert, key)
+        return id
+
+    def _tag(self, name: str) -> int:
+        find = "SELECT id FROM tags WHERE name = ?"
+        insert = "INSERT INTO tags (name) VALUES (?)"
+        self._tags[name] = id = self._cursor.execute(find, (name,)).get or self._insert(
+            insert, (name,)
+        )
+        return id
+
+    def _insert(self, sql: str, parameters: tuple[Any, ...]) -> int:
+        self._cursor.execute(sql, parameters)
+        return self._connection.last_insert_rowid()
+
+
+def _text_or_bytes(data: bytes) -> str | bytes:
+    """Text where it is text, so that a person can read it in any SQLite shell."""
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        return data
+    return data if "\0" in text else text

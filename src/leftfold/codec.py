@@ -5,7 +5,6 @@ itself.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import is_dataclass
 from typing import Any, Literal, Protocol, get_type_hints
 
 import msgspec
@@ -93,7 +92,8 @@ class Codec:
     ) -> None:
         if format not in ("json", "msgpack") or unknown not in ("raise", "pass"):
             raise InvalidInput(
-                f"format is 'json' or 'msgpack', unknown 'raise' or 'pass': found {format!r}, {unknown!r}"
+                f"format is 'json' or 'msgpack', found {format!r}; "
+                f"unknown is 'raise' or 'pass', found {unknown!r}"
             )
         self._pass_unknown = unknown == "pass"
         self._by_class: dict[type, _Entry] = {}
@@ -112,7 +112,7 @@ class Codec:
             other = self._by_name[entry.name].cls
             raise InvalidInput(
                 f"the event type {entry.name!r} is registered twice, for {other.__qualname__} and "
-                f"{event_type.cls.__qualname__}; give one of them another name with EventType(..., name=...)"
+                f"{event_type.cls.__qualname__}; give one another name: EventType(cls, name=...)"
             )
         self._by_class[event_type.cls] = self._by_name[entry.name] = entry
         self._current[entry.name, entry.version] = entry
@@ -176,8 +176,8 @@ class Codec:
     ) -> RecordedEvent[Any]:
         entry = self._current.get((payload.type, payload.version))
         if entry is None:
-            reason = f"upcast to {payload.type!r} version {payload.version}, which the codec does not know"
-            raise _undecodable(recorded, reason)
+            what = f"{payload.type!r} version {payload.version}"
+            raise _undecodable(recorded, f"upcast to {what}, which the codec does not know")
         try:
             data = entry.decode(msgspec.json.encode(payload.data))
         except (ValueError, TypeError) as error:
@@ -187,9 +187,13 @@ class Codec:
     def _why_unknown(self, recorded: RecordedEvent[bytes]) -> str:
         entry = self._by_name.get(recorded.type)
         if entry is not None:
-            return f"the codec knows {recorded.type!r} up to schema version {entry.version}; deploy the newer code first"
+            known = f"the codec knows {recorded.type!r} up to schema version {entry.version}"
+            return f"{known}; deploy the newer code first"
         known = ", ".join(sorted(self._by_name)) or "none"
-        return f"the codec has no such type, it knows {known}; register a class, or use Codec(..., unknown='pass')"
+        return (
+            f"the codec has no such type, it knows {known}; "
+            "register a class, or pass such events through with Codec(..., unknown='pass')"
+        )
 
     def resolve(self, query: Query) -> Query:
         """The query with classes replaced by every stored name that means them today. Raises
@@ -221,15 +225,14 @@ def resolve_condition(codec: EventCodec, condition: Condition) -> Condition:
 
 
 class _Entry:
-    """One event class: its stored name and version, and how its objects are encoded, decoded and
-    tagged.
-    """
+    """One event class: its name and version, and how its objects are encoded, decoded, tagged."""
 
     def __init__(self, event_type: EventType, format_name: FormatName) -> None:
         cls, self.name, self.version = event_type.cls, event_type.name, event_type.version
-        if not isinstance(cls, type) or not _is_event_class(cls):
+        if not _is_event_class(cls):
             raise InvalidInput(
-                f"{cls!r} is not an event class: a msgspec Struct, a dataclass, an attrs class or a pydantic model"
+                f"{cls!r} is not an event class: "
+                "a msgspec Struct, a dataclass, an attrs class or a pydantic model"
             )
         self.cls = cls
         self.name = self.name or cls.__name__
@@ -269,26 +272,25 @@ class _Entry:
         return found
 
 
-def _is_event_class(cls: type) -> bool:
-    pydantic = hasattr(cls, "__pydantic_validator__")
-    return (
-        pydantic or issubclass(cls, Struct) or is_dataclass(cls) or hasattr(cls, "__attrs_attrs__")
-    )
+_MARKS = ("__struct_fields__", "__dataclass_fields__", "__attrs_attrs__", "__pydantic_validator__")
+
+
+def _is_event_class(cls: object) -> bool:
+    return isinstance(cls, type) and any(hasattr(cls, mark) for mark in _MARKS)
 
 
 def _tag_fields(cls: type) -> list[tuple[str, str]]:
     fields = []
     for field, hint in get_type_hints(cls, include_extras=True).items():
-        for mark in getattr(hint, "__metadata__", ()):
-            # The bare class works as well as an instance: Annotated[str, Tag].
-            if isinstance(mark, Tag) or mark is Tag:
-                fields.append((field, (None if mark is Tag else mark.prefix) or field))
+        marks = [mark for mark in getattr(hint, "__metadata__", ()) if isinstance(mark, Tag)]
+        fields += [(field, mark.prefix or field) for mark in marks]
     return fields
 
 
 def _misfit(entry: _Entry, error: Exception) -> str:
     path, reason = entry._format.explain(error)
-    return f"{reason} at {path}; give {entry.cls.__name__} a default there, or a new version and an upcaster"
+    mend = f"give {entry.cls.__name__} a default there, or a new version and an upcaster"
+    return f"{reason} at {path}; {mend}"
 
 
 def _facts(recorded: RecordedEvent[Any]) -> tuple[int, str, int, str, int]:

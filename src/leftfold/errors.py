@@ -53,7 +53,8 @@ class DuplicateEvent(LeftfoldError):
 
     def __init__(self, known: tuple[UUID, ...], unknown: tuple[UUID, ...]) -> None:
         super().__init__(
-            f"{len(known)} of {len(known) + len(unknown)} event ids are recorded already (the first is {known[0]}); "
+            f"{len(known)} of {len(known) + len(unknown)} event ids are recorded already, "
+            f"the first is {known[0]}; "
             "repeat an append with all of its events, or give new events new ids"
         )
         self.known, self.unknown = known, unknown
@@ -66,8 +67,8 @@ class OutcomeUnknown(LeftfoldError):
 
     def __init__(self, event_ids: tuple[UUID, ...], reason: str) -> None:
         super().__init__(
-            f"cannot tell whether {len(event_ids)} event(s), the first {event_ids[0]}, are recorded: {reason}; "
-            "repeat the append with the same event ids"
+            f"cannot tell whether {len(event_ids)} event(s), the first {event_ids[0]}, "
+            f"are recorded: {reason}; repeat the append with the same event ids"
         )
         self.event_ids, self.reason = event_ids, reason
 

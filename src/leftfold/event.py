@@ -1,4 +1,4 @@
-"""Values: events, their ids and their metadata. Frozen, without I/O. Imports nothing of leftfold."""
+"""Values: events, their ids and their metadata. Frozen. Imports nothing of leftfold."""
 
 from __future__ import annotations
 
@@ -205,8 +205,9 @@ class RecordedEvent(Struct, Generic[T], frozen=True, eq=False):
             "" if self.occurred_us is None else f", occurred_at={self.occurred_at.isoformat()}"
         )
         return (
-            f"RecordedEvent({self.position}, {self.stream!r}, version={self.version}, type={self.type!r}, "
-            f"data={self.data!r}, tags={self.tags!r}, schema_version={self.schema_version}, id={self.id}, "
+            f"RecordedEvent({self.position}, {self.stream!r}, version={self.version}, "
+            f"type={self.type!r}, data={self.data!r}, tags={self.tags!r}, "
+            f"schema_version={self.schema_version}, id={self.id}, "
             f"recorded_at={self.recorded_at.isoformat()}{occurred}, metadata={self.metadata!r})"
         )
 

@@ -4,6 +4,7 @@ by pydantic.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal, Protocol
 
 import msgspec
@@ -51,8 +52,8 @@ def decode_plain(encoded: bytes) -> Any:
 class _MsgspecFormat:
     def __init__(self, cls: type, name: FormatName) -> None:
         self.encode = (msgspec.json if name == "json" else msgspec.msgpack).Encoder().encode
-        self._decode_json = msgspec.json.Decoder(cls).decode
-        self._decode_msgpack = msgspec.msgpack.Decoder(cls).decode
+        self._decode_json: Callable[[bytes], Any] = msgspec.json.Decoder(cls).decode
+        self._decode_msgpack: Callable[[bytes], Any] = msgspec.msgpack.Decoder(cls).decode
 
     def decode(self, encoded: bytes) -> Any:
         return (

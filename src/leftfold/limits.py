@@ -5,7 +5,7 @@ touched.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import MAXYEAR, MINYEAR, datetime
 from typing import Any
 from uuid import UUID
 
@@ -59,25 +59,28 @@ def check_append(events: Sequence[Event[bytes]], conditions: Sequence[Condition]
 def _check_event(event: Event[bytes], before: Event[bytes] | None) -> int:
     if not isinstance(event, Event):
         raise InvalidInput(f"an append takes Event values, found {_short(event)}")
-    data = event.data
-    # Events of one append mostly share stream, type and metadata, so what was just checked is not
-    # checked again.
+    # Events of one append mostly share these, and what was just checked is not checked again.
     if before is None or event.stream is not before.stream:
         check_name("stream", event.stream)
     if before is None or event.type is not before.type:
         check_name("type", event.type)
     if before is None or event.metadata is not before.metadata:
         _check_metadata(event.metadata)
+    if event.tags:
+        _check_tags(event.tags)
+    return _check_own(event)
+
+
+def _check_own(event: Event[bytes]) -> int:
+    data = event.data
     if type(data) is not bytes:
         raise InvalidInput(
-            f"{event.type}: data is bytes in a store, found {_short(data)}; open the store with a codec"
+            f"{event.type}: data is bytes in a store, found {_short(data)}; use a codec"
         )
     if len(data) > DATA_BYTES_MAX:
         raise InvalidInput(
             f"{event.type}: data takes at most {DATA_BYTES_MAX} bytes, found {len(data)}"
         )
-    if event.tags:
-        _check_tags(event.tags)
     if type(event.id) is not UUID:
         raise InvalidInput(f"{event.type}: id is a uuid.UUID, found {_short(event.id)}")
     if event.schema_version != 1:
@@ -119,6 +122,9 @@ def check_moment(what: str, moment: object) -> None:
         raise InvalidInput(
             f"{what} has a time zone, found the naive {moment.isoformat()}; add tzinfo, such as UTC"
         )
+    # At the very edges of the calendar the same moment in UTC does not exist.
+    if not MINYEAR < moment.year < MAXYEAR:
+        raise InvalidInput(f"{what} is in a year from 2 to 9998, found {moment.isoformat()}")
 
 
 def _check_tags(tags: object) -> None:
@@ -174,12 +180,12 @@ def _check_condition(condition: object) -> None:
 
 
 def check_query(query: object) -> None:
-    """Refuse, with InvalidInput, a query that is empty, too large, or names nothing that can exist."""
+    """Refuse, with InvalidInput, a query that is empty, too large or malformed."""
     if not isinstance(query, Query):
         raise InvalidInput(f"a query is made with select(...), found {_short(query)}")
     if not 1 <= len(query.items) <= QUERY_ITEMS_MAX:
         raise InvalidInput(
-            f"a query has 1 to {QUERY_ITEMS_MAX} items, found {len(query.items)}; ALL means everything"
+            f"a query has 1 to {QUERY_ITEMS_MAX} items, found {len(query.items)}; ALL is everything"
         )
     for item in query.items:
         for what in ("stream", "category"):

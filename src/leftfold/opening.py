@@ -29,7 +29,7 @@ def open(url: str, codec: EventCodec = RAW) -> EventStore:
 
 
 async def aopen(url: str, codec: EventCodec = RAW) -> AsyncEventStore:
-    """The store that `url` names, for async code: as `open`, without ever blocking the event loop."""
+    """The store that `url` names, for async code: as `open`, but never blocks the event loop."""
     driver = LoopDriver()
     try:
         return AsyncEventStore(await driver.call(_open_store, url, driver), codec)
@@ -39,7 +39,7 @@ async def aopen(url: str, codec: EventCodec = RAW) -> AsyncEventStore:
 
 
 def _open_store(url: str, driver: Driver) -> Store:
-    if not isinstance(url, str) or "://" not in url:
+    if "://" not in str(url):
         raise InvalidInput(f"a store URL looks like {_FORMS}; found {url!r}")
     parts = urlsplit(url)
     if parts.scheme == "memory":
@@ -58,7 +58,7 @@ def _open_store(url: str, driver: Driver) -> Store:
 def _sqlite_path(url: str, netloc: str, path: str) -> str:
     if netloc or len(path) < 2:
         raise InvalidInput(
-            f"an SQLite URL has three slashes before a relative path, four before an absolute one: {url!r}"
+            f"an SQLite URL is sqlite:///relative.db or sqlite:////absolute/path.db, found {url!r}"
         )
     return unquote(path[1:])
 

@@ -86,13 +86,11 @@ def select(
     """
     if stream is not None and category is not None:
         raise InvalidInput(
-            f"a stream has one category: select stream {stream!r} or category {category!r}, not both"
+            f"select stream {stream!r} or category {category!r}: a stream is in one category"
         )
     for name, value in (("types", types), ("tags", tags)):
         if isinstance(value, str | type):
-            raise InvalidInput(
-                f"{name} is a list, found {value!r}: write {name}=[{getattr(value, '__name__', value)}]"
-            )
+            raise InvalidInput(f"{name} is a list, found {value!r}; put it in brackets")
     return Query((QueryItem(stream, category, tuple(types), tuple(tags)),))
 
 
@@ -101,7 +99,7 @@ ALL = select()
 
 
 class Version(Struct, frozen=True):
-    """A version as a bound for reading one stream: `read(select("account-1"), until=Version(3))`."""
+    """A version as a bound in reading one stream: `read(select("account-1"), until=Version(3))`."""
 
     number: int
 
@@ -133,7 +131,8 @@ class NoneMatch(Struct, frozen=True):
 
     def failure(self, found: int) -> str:
         """How to say that the event at position `found` matches."""
-        return f"the event at position {found} matches {self.query} after position {self.after}, expected none"
+        expected = f"none after position {self.after}"
+        return f"the event at position {found} matches {self.query}, expected {expected}"
 
 
 Condition = StreamVersion | NoneMatch

@@ -82,7 +82,7 @@ class Store(Protocol):
         ...
 
     async def head(self) -> int:
-        """The position of the last event, 0 when there is none. All events up to it are readable."""
+        """The position of the last event, 0 when there is none. All up to it can be read."""
         ...
 
     async def wait(self, after: int, timeout_s: float) -> None:

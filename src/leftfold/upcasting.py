@@ -54,7 +54,7 @@ class Upcasting:
         self._steps: dict[tuple[str, int], Upcaster] = {}
         for upcaster in upcasters:
             key = (upcaster.type, upcaster.version)
-            if isinstance(upcaster.to, str):
+            if not isinstance(upcaster.to, tuple):
                 raise InvalidInput(
                     f"{_name(key)}: `to` is a tuple of type names, found {upcaster.to!r}"
                 )
@@ -69,7 +69,7 @@ class Upcasting:
             for older in range(1, version):
                 if (type_, older) not in self._steps:
                     raise InvalidInput(
-                        f"{type_!r} is at version {version}, but no upcaster leads on from version {older}"
+                        f"{type_!r} is at version {version}, but there is no upcaster from {older}"
                     )
         self._current = current
         self._sources = {type_: self._find_sources(type_) for type_ in current}
@@ -118,8 +118,9 @@ class Upcasting:
             try:
                 waiting[:0] = self._step(step, payload)
             except Exception as error:
-                reason = f"the upcaster from {_name((step.type, step.version))} failed: {type(error).__name__}: {error}"
-                raise UndecodableEvent(facts, reason) from error
+                why = f"{type(error).__name__}: {error}"
+                name = _name((step.type, step.version))
+                raise UndecodableEvent(facts, f"the upcaster from {name} failed: {why}") from error
         raise UndecodableEvent(facts, f"upcasting did not end after {UPCASTS_MAX} steps")
 
     def _step(self, step: Upcaster, payload: Payload) -> Iterator[Payload]:
@@ -134,7 +135,7 @@ class Upcasting:
         for each in results:
             if each.type != step.type and each.type not in step.to:
                 raise TypeError(
-                    f"it returned {each.type!r}; declare to=({each.type!r},), so that queries find it"
+                    f"it returned {each.type!r}; declare to=({each.type!r},) so queries find it"
                 )
         return iter(results)
 

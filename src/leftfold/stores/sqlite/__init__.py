@@ -1,4 +1,4 @@
-"""The SQLite store: an event log in one file, for one machine. Threads and processes may share it."""
+"""The SQLite store: an event log in one file, shared by threads and processes of one machine."""
 
 from leftfold.stores.sqlite.store import SqliteStore
 

@@ -98,27 +98,23 @@ def _patience(timeout_s: float) -> Callable[[int], bool]:
     return wait_a_little
 
 
+_MEANINGS: dict[type[apsw.Error], str] = {
+    apsw.BusyError: "{path} is locked by another process; try again",
+    apsw.LockedError: "{path} is locked by another connection; try again",
+    apsw.FullError: "{path}: the disk is full; free some space and try again",
+    apsw.ReadOnlyError: "{path} is read-only",
+    apsw.CorruptError: "{path} is damaged ({error}); restore a backup",
+}
+
+
 def translate(error: apsw.Error, path: str) -> LeftfoldError:
-    """What an SQLite error means to a caller to whom nothing was recorded."""
+    """What an SQLite error means to a caller for whom nothing was recorded."""
     if isinstance(error, apsw.NotADBError):
         return IncompatibleStore(f"{path} is not an SQLite database; choose another file")
-    if isinstance(error, apsw.BusyError | apsw.LockedError):
-        return StoreUnavailable(
-            f"{path} is locked by another process; nothing was recorded, try again"
-        )
-    if isinstance(error, apsw.FullError):
-        return StoreUnavailable(
-            f"{path}: the disk is full; nothing was recorded, free some space and try again"
-        )
-    if isinstance(error, apsw.ReadOnlyError):
-        return StoreUnavailable(f"{path} is read-only; nothing was recorded")
-    if isinstance(error, apsw.CorruptError):
-        return StoreUnavailable(
-            f"{path} is damaged ({error}); nothing was recorded, restore a backup"
-        )
     if isinstance(error, apsw.CantOpenError):
         return StoreUnavailable(f"cannot open {path}: {_why_not(path)}")
-    return StoreUnavailable(f"{path}: {error}; nothing was recorded")
+    meaning = _MEANINGS.get(type(error), "{path}: {error}")
+    return StoreUnavailable(meaning.format(path=path, error=error) + "; nothing was recorded")
 
 
 def _why_not(path: str) -> str:
@@ -128,5 +124,5 @@ def _why_not(path: str) -> str:
     if os.path.isdir(path):
         return "it is a directory"
     if not os.access(directory, os.W_OK):
-        return f"the directory {directory} is not writable, and SQLite keeps two more files beside this one"
+        return f"SQLite keeps two more files beside it, and {directory} is not writable"
     return "no permission, or too many open files"

@@ -1,7 +1,8 @@
-"""Reading pages of events from a connection."""
+"""Reading pages of events on one connection."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -11,18 +12,32 @@ import msgspec
 from leftfold.event import RecordedEvent, to_us
 from leftfold.limits import POSITION_MAX
 from leftfold.query import ALL, Bound, Query, Version
-from leftfold.stores.sqlite.select import VERSION_AT, PositionSelect, stream_range
+from leftfold.stores.sqlite.select import STREAM_ID, VERSION_AT, PositionSelect, stream_range
 
 NAMES_CACHED_MAX = 200_000
+"""Names of streams, and combinations of tags, that the readers of a store keep in memory."""
 
-_COLUMNS = """position, stream_id, version, kind_id, CAST(data AS BLOB), tag_ids, id, recorded_at, occurred_at,
- correlation_id, causation_id, command_id, actor, metadata"""
+_COLUMNS = """position, stream_id, version, kind_id, CAST(data AS BLOB), tag_ids, id, recorded_at,
+ occurred_at, correlation_id, causation_id, command_id, actor, metadata"""
+
+
+class PageRequest(msgspec.Struct, frozen=True):
+    """One page to read, checked against the limits. See `Store.read`."""
+
+    query: Query
+    after: Bound
+    until: Bound | None
+    limit: int
+    backwards: bool
+
+    @property
+    def is_narrow(self) -> bool:
+        """Whether it is like the boundary of a command, rather than a slice of the log."""
+        return all(item.stream is not None or item.tags for item in self.query.items)
 
 
 class Names:
-    """Names of streams, kinds and tags by id. They never change, so all connections of a store
-    share one cache.
-    """
+    """Names by id. They never change, so all connections of a store share one cache."""
 
     def __init__(self) -> None:
         self.streams: dict[int, str] = {}
@@ -30,36 +45,28 @@ class Names:
         self.tags: dict[str, tuple[str, ...]] = {}
         """By the JSON array of their ids."""
 
-    def load(self, cursor: apsw.Cursor, rows: list[Any]) -> None:
+    def load(self, cursor: apsw.Cursor, rows: Sequence[Any]) -> None:
         """Learn every name that `rows` need."""
+        # Other threads may be reading: a dict only grows, or is replaced as a whole.
         if len(self.streams) > NAMES_CACHED_MAX:
             self.streams = {}
         if len(self.tags) > NAMES_CACHED_MAX:
             self.tags = {}
-        # Readers in other threads keep what they hold: entries are added, or the dict is replaced
-        # as a whole.
-        stream_ids = msgspec.json.encode(
-            list({row[1] for row in rows} - self.streams.keys())
-        ).decode()
-        self.streams.update(
-            cursor.execute(
-                "SELECT id, name FROM streams WHERE id IN (SELECT value FROM json_each(?))",
-                (stream_ids,),
-            )
-        )
-        self.kinds.update(
-            (id, (name, version))
-            for id, name, version in cursor.execute("SELECT id, type, schema_version FROM kinds")
-        )
-        for ids in {row[5] for row in rows} - self.tags.keys() - {None}:
-            named = (
-                "SELECT name FROM json_each(?) JOIN tags ON tags.id = value ORDER BY json_each.key"
-            )
-            self.tags[ids] = tuple(name for (name,) in cursor.execute(named, (ids,)))
+        ids = msgspec.json.encode(list({row[1] for row in rows} - self.streams.keys())).decode()
+        named = "SELECT id, name FROM streams WHERE id IN (SELECT value FROM json_each(?))"
+        streams: Any = cursor.execute(named, (ids,))
+        self.streams.update(streams)
+        kinds: Any = cursor.execute("SELECT id, type, schema_version FROM kinds")
+        self.kinds.update((id, (type_, version)) for id, type_, version in kinds)
+        tagged = """SELECT name FROM json_each(?) JOIN tags ON tags.id = json_each.value
+ ORDER BY json_each.key"""
+        for tag_ids in {row[5] for row in rows} - self.tags.keys() - {None}:
+            names: Any = cursor.execute(tagged, (tag_ids,))
+            self.tags[tag_ids] = tuple(name for (name,) in names)
 
 
 class Reader:
-    """Reads on one connection; one thread at a time."""
+    """Reads on one connection; one thread at a time. Raises apsw errors."""
 
     def __init__(self, connection: apsw.Connection, names: Names) -> None:
         self.connection = connection
@@ -67,101 +74,93 @@ class Reader:
         self._names = names
 
     def head(self) -> int:
-        head = self._cursor.execute("SELECT max(position) FROM events").get
-        return int(head or 0)
+        return int(self._cursor.execute("SELECT max(position) FROM events").get or 0)
 
-    def page(
-        self, query: Query, after: Bound, until: Bound | None, limit: int, backwards: bool
-    ) -> list[RecordedEvent[bytes]]:
-        item = query.items[0]
+    def page(self, request: PageRequest) -> list[RecordedEvent[bytes]]:
+        query = request.query
         if query == ALL:
-            span = self._span(query, after, until)
-            return self._events(
-                "position > ? AND position <= ?", list(span), "position", limit, backwards
-            )
-        if query.single_stream is not None and not item.tags:
-            return self._stream_page(query, after, until, limit, backwards)
-        # More than one statement looks things up, and a name that appears between them must not be
-        # half seen.
+            return self._events(request, "position > ? AND position <= ?", [*self._span(request)])
+        if query.single_stream is not None and not query.items[0].tags:
+            return self._stream_page(request)
+        # More than one statement looks names up: in one transaction, see PositionSelect.
         self._cursor.execute("BEGIN")
         try:
-            span = self._span(query, after, until)
-            sql, parameters = PositionSelect(self._cursor, span, limit, backwards).items(
-                query.items
-            )
-            return self._events(f"position IN ({sql})", parameters, "position", limit, backwards)
+            span = self._span(request)
+            select = PositionSelect(self._cursor, span, request.limit, request.backwards)
+            sql, parameters = select.matching(query.items)
+            return self._events(request, f"position IN ({sql})", parameters)
         finally:
-            self._cursor.execute("COMMIT")
+            if self.connection.in_transaction:
+                self._cursor.execute("COMMIT")
 
-    def _stream_page(
-        self, query: Query, after: Bound, until: Bound | None, limit: int, backwards: bool
-    ) -> list[RecordedEvent[bytes]]:
-        condition, parameters = stream_range(query.items[0])
-        for operator, bound in ((">", after), ("<=", until)):
+    def _stream_page(self, request: PageRequest) -> list[RecordedEvent[bytes]]:
+        stream = request.query.single_stream
+        condition, parameters = stream_range(request.query.items[0])
+        for operator, bound in ((">", request.after), ("<=", request.until)):
             if isinstance(bound, Version):
                 condition += f" AND version {operator} ?"
                 parameters.append(bound.number)
-            elif bound is not None and bound != 0:
+            elif bound is not None:
                 condition += f" AND version {operator} {VERSION_AT}"
-                parameters += [query.single_stream, self._position(query, bound)]
-        return self._events(condition, parameters, "version", limit, backwards)
+                parameters += [stream, self._position(stream, bound)]
+        return self._events(request, condition, parameters, "version")
 
     def _events(
-        self, condition: str, parameters: list[Any], key: str, limit: int, backwards: bool
+        self, request: PageRequest, condition: str, parameters: list[Any], key: str = "position"
     ) -> list[RecordedEvent[bytes]]:
-        order = "DESC" if backwards else "ASC"
-        sql = (
-            f"SELECT {_COLUMNS} FROM events WHERE {condition} ORDER BY {key} {order} LIMIT {limit}"
-        )
-        rows = self._cursor.execute(sql, parameters).fetchall()
+        order = f"ORDER BY {key} {'DESC' if request.backwards else 'ASC'} LIMIT {request.limit}"
+        sql = f"SELECT {_COLUMNS} FROM events WHERE {condition} {order}"
+        rows: Sequence[Any] = self._cursor.execute(sql, parameters).fetchall()
         while True:
-            streams, kinds, tags = self._names.streams, self._names.kinds, self._names.tags
             try:
-                return [
-                    RecordedEvent(
-                        position,
-                        streams[stream],
-                        version,
-                        kinds[kind][0],
-                        data,
-                        tags[tag_ids] if tag_ids else (),
-                        kinds[kind][1],
-                        id,
-                        recorded,
-                        occurred,
-                        (correlation, causation, command, actor, extra),
-                    )
-                    for position, stream, version, kind, data, tag_ids, id, recorded, occurred, correlation, causation, command, actor, extra in rows
-                ]
+                return _recorded(rows, self._names)
             except KeyError:
                 self._names.load(self._cursor, rows)
 
-    def _span(self, query: Query, after: Bound, until: Bound | None) -> tuple[int, int]:
-        low = self._position(query, after)
-        return low, POSITION_MAX if until is None else self._position(query, until)
+    def _span(self, request: PageRequest) -> tuple[int, int]:
+        stream, until = request.query.single_stream, request.until
+        low = self._position(stream, request.after)
+        return low, POSITION_MAX if until is None else self._position(stream, until)
 
-    def _position(self, query: Query, bound: Bound) -> int:
-        """The position of the last event at or before `bound`."""
+    def _position(self, stream: str | None, bound: Bound) -> int:
+        """The position of the last event at or before `bound`; versions are those of `stream`."""
         if isinstance(bound, Version):
-            sql = """SELECT max(position) FROM events WHERE stream_id = (SELECT id FROM streams WHERE name = ?)
- AND version = min(?, (SELECT max(version) FROM events WHERE stream_id = (SELECT id FROM streams WHERE name = ?)))"""
-            position = self._cursor.execute(
-                sql, (query.single_stream, bound.number, query.single_stream)
-            ).get
-            return int(position or 0)
+            sql = f"""SELECT position FROM events WHERE stream_id = {STREAM_ID} AND version <= ?
+ ORDER BY version DESC LIMIT 1"""
+            return int(self._cursor.execute(sql, (stream, bound.number)).get or 0)
         return self._position_at(to_us(bound)) if isinstance(bound, datetime) else bound
 
     def _position_at(self, us: int) -> int:
-        """The position of the last event recorded at or before a moment: times never decrease along
-        positions (G9).
-        """
+        """The last position recorded at or before a moment: times do not decrease with it (G9)."""
+        sql = """SELECT position, recorded_at FROM events WHERE position <= ?
+ ORDER BY position DESC LIMIT 1"""
         before, beyond = 0, self.head() + 1
         while beyond - before > 1:
             middle = (before + beyond) // 2
-            sql = "SELECT position, recorded_at FROM events WHERE position <= ? ORDER BY position DESC LIMIT 1"
-            position, recorded_us = self._cursor.execute(sql, (middle,)).get or (0, us)
-            if recorded_us <= us:
+            row: Any = self._cursor.execute(sql, (middle,)).get
+            if row is None or row[1] <= us:
                 before = middle
             else:
-                beyond = position
+                beyond = row[0]
         return before
+
+
+def _recorded(rows: Sequence[Any], names: Names) -> list[RecordedEvent[bytes]]:
+    """The events of `rows`. Raises KeyError where a name is not loaded."""
+    streams, kinds, tags = names.streams, names.kinds, names.tags
+    return [
+        RecordedEvent(
+            position,
+            streams[stream],
+            version,
+            kinds[kind][0],
+            data,
+            tags[tag_ids] if tag_ids else (),
+            kinds[kind][1],
+            id,
+            recorded,
+            occurred,
+            tuple(packed),
+        )
+        for position, stream, version, kind, data, tag_ids, id, recorded, occurred, *packed in rows
+    ]

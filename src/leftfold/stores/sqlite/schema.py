@@ -60,8 +60,10 @@ CREATE TABLE event_tags (
 ) STRICT, WITHOUT ROWID;
 """
 
-_UUID_TEXT = """CASE typeof({0}) WHEN 'blob' THEN lower(substr(hex({0}), 1, 8) || '-' || substr(hex({0}), 9, 4)
-    || '-' || substr(hex({0}), 13, 4) || '-' || substr(hex({0}), 17, 4) || '-' || substr(hex({0}), 21)) ELSE {0} END"""
+_UUID_TEXT = """CASE typeof({0}) WHEN 'blob' THEN lower(
+    substr(hex({0}), 1, 8) || '-' || substr(hex({0}), 9, 4) || '-' || substr(hex({0}), 13, 4)
+    || '-' || substr(hex({0}), 17, 4) || '-' || substr(hex({0}), 21)) ELSE {0} END"""
+_ISO_TEXT = "strftime('%Y-%m-%dT%H:%M:%fZ', {0} / 1e6, 'unixepoch')"
 
 # An event is immutable for everybody who has the file, not only for those who go through this
 # library.
@@ -73,10 +75,11 @@ CREATE VIEW log AS SELECT
   type,
   schema_version,
   data,
-  (SELECT json_group_array(tags.name) FROM json_each(tag_ids) JOIN tags ON tags.id = json_each.value) AS tags,
+  (SELECT json_group_array(tags.name)
+    FROM json_each(tag_ids) JOIN tags ON tags.id = json_each.value) AS tags,
   {_UUID_TEXT.format("events.id")} AS id,
-  strftime('%Y-%m-%dT%H:%M:%fZ', recorded_at / 1e6, 'unixepoch') AS recorded_at,
-  strftime('%Y-%m-%dT%H:%M:%fZ', coalesce(occurred_at, recorded_at) / 1e6, 'unixepoch') AS occurred_at,
+  {_ISO_TEXT.format("recorded_at")} AS recorded_at,
+  {_ISO_TEXT.format("coalesce(occurred_at, recorded_at)")} AS occurred_at,
   {_UUID_TEXT.format("correlation_id")} AS correlation_id,
   {_UUID_TEXT.format("causation_id")} AS causation_id,
   {_UUID_TEXT.format("command_id")} AS command_id,
@@ -126,10 +129,11 @@ def check_identity(connection: apsw.Connection, path: str) -> int:
         )
     if version > len(MIGRATIONS):
         raise IncompatibleStore(
-            f"{path} has schema version {version}, this release of leftfold knows up to {len(MIGRATIONS)}; upgrade it"
+            f"{path} has schema version {version}, this release of leftfold knows up to "
+            f"{len(MIGRATIONS)}; upgrade leftfold"
         )
     return int(version)
 
 
 def _is_empty(connection: apsw.Connection) -> bool:
-    return connection.execute("SELECT count(*) FROM sqlite_schema").get == 0
+    return bool(connection.execute("SELECT count(*) = 0 FROM sqlite_schema").get)

@@ -1,8 +1,7 @@
-"""Queries as SQL: which positions match. Every name is looked up inside the statement, so one
-statement is one snapshot.
+"""Queries as SQL: which positions match.
 
-A condition of the form "kind 3 or 7" is a union of index ranges, each in log order, which SQLite
-merges: an IN would sort all matches, or scan the log.
+An item about types or categories is a union of index ranges, one for each kind, which SQLite merges
+in log order: an IN would sort all matches, or scan the log.
 """
 
 from __future__ import annotations
@@ -19,34 +18,19 @@ KINDS_MERGED_MAX = 32
 TAG_SAMPLE_MAX = 1000
 """How many entries of each tag are counted to find the rarest."""
 
+STREAM_ID = "(SELECT id FROM streams WHERE name = ?)"
+TAG_ID = "(SELECT id FROM tags WHERE name = ?)"
+VERSION_AT = f"""coalesce((SELECT version FROM events WHERE stream_id = {STREAM_ID}
+ AND position <= ? ORDER BY version DESC LIMIT 1), 0)"""
+"""The version of a stream at a position. Looks from the stream's end, where readers mostly are."""
+
 SqlAndParameters = tuple[str, list[Any]]
 
 
-def in_list(count: int) -> str:
-    return f"({','.join('?' * count)})"
-
-
-def kinds_of(item: QueryItem) -> SqlAndParameters | None:
-    """A statement for the ids of the kinds that the item allows, or None where it allows all."""
-    conditions: list[str] = []
-    parameters: list[Any] = []
-    if item.category is not None:
-        conditions.append("category = ?")
-        parameters.append(item.category)
-    if item.types:
-        conditions.append(f"type IN {in_list(len(item.types))}")
-        parameters.extend(item.types)
-    return (
-        (f"SELECT id FROM kinds WHERE {' AND '.join(conditions)}", parameters)
-        if conditions
-        else None
-    )
-
-
 def stream_range(item: QueryItem) -> SqlAndParameters:
-    """The condition for one item about one stream, without tags: a range of the index by stream."""
-    sql, parameters = "stream_id = (SELECT id FROM streams WHERE name = ?)", [item.stream]
-    kinds = kinds_of(item)
+    """The condition of an item about one stream, without tags: a range of the index by stream."""
+    sql, parameters = f"stream_id = {STREAM_ID}", [item.stream]
+    kinds = _kinds(item)
     if kinds is not None:
         # The plus keeps the planner from the index by kind, which is not in version order.
         sql += f" AND +kind_id IN ({kinds[0]})"
@@ -54,25 +38,42 @@ def stream_range(item: QueryItem) -> SqlAndParameters:
     return sql, parameters
 
 
-VERSION_AT = """coalesce((SELECT version FROM events WHERE stream_id = (SELECT id FROM streams WHERE name = ?)
- AND position <= ? ORDER BY version DESC LIMIT 1), 0)"""
-"""The version of a stream at a position. Looks from the stream's end, where readers mostly are."""
+def _kinds(item: QueryItem) -> SqlAndParameters | None:
+    """A statement for the ids of the kinds that the item allows, or None where it allows all."""
+    conditions: list[str] = []
+    parameters: list[Any] = []
+    if item.category is not None:
+        conditions.append("category = ?")
+        parameters.append(item.category)
+    if item.types:
+        conditions.append(f"type IN {_in_list(item.types)}")
+        parameters.extend(item.types)
+    if not conditions:
+        return None
+    return f"SELECT id FROM kinds WHERE {' AND '.join(conditions)}", parameters
+
+
+def _in_list(values: Sequence[Any]) -> str:
+    return f"({','.join('?' * len(values))})"
 
 
 class PositionSelect:
-    """Builds the statement for the first (or last) `limit` matching positions after `low` up to
-    `high`.
+    """Builds statements for the first (or last) `limit` positions after `low` up to `high`.
+
+    It looks names up on the way, so it runs inside the transaction of the statement that it builds:
+    a name that appears in between must not be half seen.
     """
 
     def __init__(
-        self, cursor: apsw.Cursor, span: tuple[int, int], limit: int, backwards: bool
+        self, cursor: apsw.Cursor, low_high: tuple[int, int], limit: int, backwards: bool
     ) -> None:
         self._cursor = cursor
-        self._span = span
+        self._low_high = low_high
         self._limit = limit
         self._order = "DESC" if backwards else "ASC"
 
-    def items(self, items: Sequence[QueryItem]) -> SqlAndParameters:
+    def matching(self, items: Sequence[QueryItem]) -> SqlAndParameters:
+        """A statement for the positions of events that match any of `items`."""
         parts = [part for item in items for part in self._item(item)]
         if not parts:
             return "SELECT 0 WHERE 0", []
@@ -88,55 +89,50 @@ class PositionSelect:
         return self._by_kind(item)
 
     def _in_stream(self, item: QueryItem) -> SqlAndParameters:
-        sql, parameters = stream_range(item)
-        low, high = self._span
-        sql = (
-            f"SELECT position FROM events WHERE {sql} AND version > {VERSION_AT} AND +position <= ?"
-        )
-        return self._page(sql, [*parameters, item.stream, low, high], "version")
+        condition, parameters = stream_range(item)
+        sql = f"{condition} AND version > {VERSION_AT} AND +position <= ?"
+        low, high = self._low_high
+        return self._page("events", sql, [*parameters, item.stream, low, high], "version")
 
     def _by_kind(self, item: QueryItem) -> list[SqlAndParameters]:
-        kinds = kinds_of(item)
+        kinds = _kinds(item)
+        span = "position > ? AND position <= ?"
         if kinds is None:
-            return [
-                self._page(
-                    "SELECT position FROM events WHERE position > ? AND position <= ?",
-                    [*self._span],
-                )
-            ]
+            return [self._page("events", span, [*self._low_high])]
         ids = [id for (id,) in self._cursor.execute(*kinds)]
         if len(ids) > KINDS_MERGED_MAX:
-            sql = (
-                "SELECT position FROM events WHERE position > ? AND position <= ? AND +kind_id IN "
-            )
-            return [self._page(sql + in_list(len(ids)), [*self._span, *ids])]
-        sql = "SELECT position FROM events WHERE kind_id = ? AND position > ? AND position <= ?"
-        return [self._page(sql, [id, *self._span]) for id in ids]
+            sql = f"{span} AND +kind_id IN {_in_list(ids)}"
+            return [self._page("events", sql, [*self._low_high, *ids])]
+        sql = f"kind_id = ? AND {span}"
+        return [self._page("events", sql, [id, *self._low_high]) for id in ids]
 
     def _tagged(self, item: QueryItem) -> SqlAndParameters:
         first, *others = self._rarest_first(item.tags)
-        tag_id = "(SELECT id FROM tags WHERE name = ?)"
-        sql = f"SELECT position FROM event_tags AS tagged WHERE tag_id = {tag_id} AND position > ? AND position <= ?"
-        parameters: list[Any] = [first, *self._span]
+        sql = f"tag_id = {TAG_ID} AND position > ? AND position <= ?"
+        parameters: list[Any] = [first, *self._low_high]
         for tag in others:
-            sql += f" AND EXISTS (SELECT 1 FROM event_tags WHERE tag_id = {tag_id} AND position = tagged.position)"
+            sql += f""" AND EXISTS (SELECT 1 FROM event_tags AS other
+ WHERE other.tag_id = {TAG_ID} AND other.position = event_tags.position)"""
             parameters.append(tag)
-        kinds = kinds_of(item)
+        kinds = _kinds(item)
         if kinds is not None:
             sql += f" AND kind_id IN ({kinds[0]})"
             parameters += kinds[1]
         if item.stream is not None:
-            sql += """ AND EXISTS (SELECT 1 FROM events WHERE position = tagged.position
- AND stream_id = (SELECT id FROM streams WHERE name = ?))"""
+            sql += f""" AND EXISTS (SELECT 1 FROM events
+ WHERE events.position = event_tags.position AND stream_id = {STREAM_ID})"""
             parameters.append(item.stream)
-        return self._page(sql, parameters)
+        return self._page("event_tags", sql, parameters)
 
     def _rarest_first(self, tags: Sequence[str]) -> Sequence[str]:
         if len(tags) == 1:
             return tags
-        sql = f"""SELECT count(*) FROM (SELECT 1 FROM event_tags WHERE tag_id = (SELECT id FROM tags WHERE name = ?)
+        sql = f"""SELECT count(*) FROM (SELECT 1 FROM event_tags WHERE tag_id = {TAG_ID}
  AND position > ? AND position <= ? LIMIT {TAG_SAMPLE_MAX})"""
-        return sorted(tags, key=lambda tag: self._cursor.execute(sql, (tag, *self._span)).get)
+        return sorted(tags, key=lambda tag: self._cursor.execute(sql, (tag, *self._low_high)).get)
 
-    def _page(self, sql: str, parameters: list[Any], key: str = "position") -> SqlAndParameters:
-        return f"{sql} ORDER BY {key} {self._order} LIMIT {self._limit}", parameters
+    def _page(
+        self, table: str, condition: str, parameters: list[Any], key: str = "position"
+    ) -> SqlAndParameters:
+        order = f"ORDER BY {key} {self._order} LIMIT {self._limit}"
+        return f"SELECT position FROM {table} WHERE {condition} {order}", parameters

@@ -20,7 +20,7 @@ from leftfold.stores.doorbell import Doorbell
 from leftfold.stores.group import Append, GroupCommit, Outcome
 from leftfold.stores.memory import system_clock_us
 from leftfold.stores.sqlite.connection import SqliteOptions, connect, translate
-from leftfold.stores.sqlite.reader import Names, Reader
+from leftfold.stores.sqlite.reader import Names, PageRequest, Reader
 from leftfold.stores.sqlite.writer import Writer
 
 READERS_MAX = 8
@@ -83,27 +83,25 @@ class SqliteStore:
         backwards: bool = False,
     ) -> list[RecordedEvent[bytes]]:
         check_read(query, after, until, limit)
-        return await self._driver.call(self._page, query, after, until, limit, backwards)
+        request = PageRequest(query, after, until, limit, backwards)
+        return await self._driver.call(self._page, request)
 
-    def _page(
-        self, query: Query, after: Bound, until: Bound | None, limit: int, backwards: bool
-    ) -> list[RecordedEvent[bytes]]:
-        narrow = all(item.stream is not None or item.tags for item in query.items)
-        with self._reader(narrow) as reader:
-            return reader.page(query, after, until, limit, backwards)
+    def _page(self, request: PageRequest) -> list[RecordedEvent[bytes]]:
+        with self._reader(request.is_narrow) as reader:
+            return reader.page(request)
 
     def _head(self) -> int:
-        with self._reader(narrow=True) as reader:
+        with self._reader(is_narrow=True) as reader:
             return reader.head()
 
     @contextmanager
-    def _reader(self, narrow: bool) -> Iterator[Reader]:
+    def _reader(self, is_narrow: bool) -> Iterator[Reader]:
         """A reader for this thread. Narrow reads, as of a command's boundary, use the writer's warm
         page cache.
         """
         self._refuse_if_unusable()
         try:
-            if narrow and self._group.mutex.acquire(blocking=False):
+            if is_narrow and self._group.mutex.acquire(blocking=False):
                 try:
                     self._refuse_if_unusable()
                     yield self._warm_reader
@@ -157,5 +155,5 @@ class SqliteStore:
         # SQLite connections do not survive a fork: using one could damage the file.
         if os.getpid() != self._pid:
             raise StoreClosed(
-                f"{self.path} was opened by process {self._pid}; open it again in this forked process"
+                f"{self.path} was opened by process {self._pid}; open it again in this fork"
             )

@@ -52,6 +52,7 @@ class Writer:
         self._clock = clock
         self._kinds: dict[tuple[str, str, int], int] = {}
         self._tags: dict[str, int] = {}
+        self._position = self._recorded_us = 0
         self._forget()
 
     def _forget(self) -> None:
@@ -98,7 +99,8 @@ class Writer:
         if self._connection.data_version() != self._data_version:
             self._streams.clear()
             last = "SELECT position, recorded_at FROM events ORDER BY position DESC LIMIT 1"
-            self._position, self._recorded_us = self._cursor.execute(last).get or (0, 0)
+            row: Any = self._cursor.execute(last).get
+            self._position, self._recorded_us = row or (0, 0)
         if len(self._streams) > NAMES_CACHED_MAX:
             self._streams.clear()
         if len(self._tags) > NAMES_CACHED_MAX:
@@ -142,7 +144,8 @@ class Writer:
 
     def _repeated(self, append: Append) -> Appended | None:
         """What the first append of the same events came to; None where all their ids are new."""
-        sql = "SELECT position, name, version FROM events JOIN streams ON streams.id = stream_id WHERE events.id = ?"
+        sql = """SELECT position, name, version FROM events JOIN streams ON streams.id = stream_id
+ WHERE events.id = ?"""
         ids = [event.id for event in append.events]
         if len(set(ids)) < len(ids):
             raise InvalidInput("the event ids of an append differ, found one twice")
@@ -162,13 +165,14 @@ class Writer:
         if condition.after >= self._position:
             return None
         select = PositionSelect(self._cursor, (condition.after, self._position), 1, backwards=False)
-        position: int | None = self._cursor.execute(*select.items(condition.query.items)).get
+        position: int | None = self._cursor.execute(*select.matching(condition.query.items)).get
         return position
 
     def _stream(self, name: str) -> _Stream:
         stream = self._streams.get(name)
         if stream is None:
-            sql = "SELECT id, (SELECT max(version) FROM events WHERE stream_id = streams.id) FROM streams WHERE name = ?"
+            sql = """SELECT id, (SELECT max(version) FROM events WHERE stream_id = streams.id)
+ FROM streams WHERE name = ?"""
             id, version = self._cursor.execute(sql, (name,)).get or (0, 0)
             stream = self._streams[name] = _Stream(name, id, version or 0)
         return stream
@@ -196,19 +200,10 @@ class Writer:
                 tag_ids = f"[{','.join(map(str, ids))}]"
                 tag_rows += [(id, position, kind) for id in ids]
             occurred_us = None if event.occurred_at is None else to_us(event.occurred_at)
-            rows.append(
-                (
-                    position,
-                    stream.id,
-                    stream.version,
-                    kind,
-                    event.id.bytes,
-                    recorded_us,
-                    occurred_us,
-                )
-                + packed
-                + (tag_ids, _text_or_bytes(event.data))
-            )
+            place = (position, stream.id, stream.version, kind)
+            times = (recorded_us, occurred_us)
+            data = _text_or_bytes(event.data)
+            rows.append((*place, event.id.bytes, *times, *packed, tag_ids, data))
         self._cursor.executemany(_INSERT_EVENT, rows)
         if tag_rows:
             self._cursor.executemany(_INSERT_TAG, tag_rows)

@@ -145,11 +145,13 @@ def _check_metadata(metadata: object) -> None:
         value = getattr(metadata, what)
         if value is not None:
             check_name(what, value)
-    if metadata.extra:
+    if metadata.extra != {}:
         _check_extra(metadata.extra)
 
 
 def _check_extra(extra: object) -> None:
+    if not isinstance(extra, dict):
+        raise InvalidInput(f"metadata extra is a dict of JSON values, found {_short(extra)}")
     try:
         encoded = msgspec.json.encode(extra)
         kept = msgspec.json.decode(encoded) == extra

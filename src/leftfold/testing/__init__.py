@@ -1,0 +1,19 @@
+"""The test kit, for users and for those who write a store. Needs `pip install 'leftfold[testing]'`.
+
+- `StoreConformance`: the contract of `leftfold.store.Store` as tests, a class for each guarantee.
+- `StoreMachine`: random operations on a store, compared with the memory store (Hypothesis).
+- `HonoursNothing`: a store that keeps no promise, to show that each test of a suite can fail.
+- `leftfold.testing.history`: checks what concurrent writers and readers saw.
+- `leftfold.testing.faults`: an SQLite VFS that cuts the power, fills the disk and fails syncs.
+"""
+
+from leftfold.errors import MissingExtra
+
+try:
+    from leftfold.testing.conformance import StoreConformance
+    from leftfold.testing.dishonest import HonoursNothing
+    from leftfold.testing.machine import StoreMachine
+except ImportError as error:
+    raise MissingExtra("testing", "leftfold.testing") from error
+
+__all__ = ["HonoursNothing", "StoreConformance", "StoreMachine"]

@@ -151,7 +151,7 @@ class Event(_Placed[T], Generic[T], frozen=True, kw_only=True):
     occurred_at: datetime | None = None
 
 
-class RecordedEvent(Struct, Generic[T], frozen=True, eq=False):
+class RecordedEvent(Struct, Generic[T], frozen=True, eq=False, gc=False):
     """A fact in the log. `data` is bytes when it comes from a store, a domain object when a codec
     has decoded it.
 

@@ -84,20 +84,20 @@ class GroupCommit:
             self._arrival.notify()
 
     def _run(self) -> None:
-        while True:
-            with self._arrival:
-                while not self._queue:
-                    if self._closed:
-                        return
-                    self._arrival.wait()
+        while self._wait_for_arrival():
             with self.mutex:
-                group = [
-                    self._queue.popleft() for _ in range(min(len(self._queue), GROUP_APPENDS_MAX))
-                ]
+                waiting = min(len(self._queue), GROUP_APPENDS_MAX)
+                group = [self._queue.popleft() for _ in range(waiting)]
                 outcomes = self._outcomes([append for _, append in group])
-            self._driver.settle(
-                [(promise, outcome) for (promise, _), outcome in zip(group, outcomes, strict=True)]
-            )
+            promises = (promise for promise, _ in group)
+            self._driver.settle(zip(promises, outcomes, strict=True))
+
+    def _wait_for_arrival(self) -> bool:
+        """Whether there is something to commit; False when closed and done."""
+        with self._arrival:
+            while not self._queue and not self._closed:
+                self._arrival.wait()
+            return bool(self._queue)
 
     def _outcomes(self, appends: Sequence[Append]) -> Sequence[Outcome]:
         try:

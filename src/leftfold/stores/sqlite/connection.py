@@ -8,10 +8,10 @@ import os
 import random
 import time
 from collections.abc import Callable
-from typing import Literal
+from typing import Annotated, Literal
 
 import apsw
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from leftfold.errors import IncompatibleStore, InvalidInput, LeftfoldError, StoreUnavailable
 from leftfold.stores.sqlite.schema import MIGRATIONS, check_identity, migrate
@@ -30,7 +30,7 @@ class SqliteOptions(Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     durability: Durability = "full"
-    busy_timeout_s: float = 10.0
+    busy_timeout_s: Annotated[float, Meta(ge=0, le=3600)] = 10.0
     """How long to wait for other processes that write."""
     vfs: str = ""
     """The name of an SQLite VFS; empty: SQLite's default."""
@@ -40,7 +40,9 @@ def connect(path: str, options: SqliteOptions) -> apsw.Connection:
     """A connection to the file, created and migrated where needed. Raises IncompatibleStore,
     StoreUnavailable.
     """
-    if not path or path == ":memory:" or "\0" in path:
+    if "\0" in path:
+        raise InvalidInput(f"a path has no NUL character, found one in {path!r}")
+    if not path or path == ":memory:":
         raise InvalidInput(
             f"an SQLite store is a file, found the path {path!r}; memory:// keeps a log in memory"
         )
@@ -123,6 +125,6 @@ def _why_not(path: str) -> str:
         return f"the directory {directory} does not exist"
     if os.path.isdir(path):
         return "it is a directory"
-    if not os.access(directory, os.W_OK):
+    if not os.access(directory, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
         return f"SQLite keeps two more files beside it, and {directory} is not writable"
     return "no permission, or too many open files"

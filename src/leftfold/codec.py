@@ -5,12 +5,11 @@ itself.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from copy import copy
 from typing import Any, Literal, Protocol, get_type_hints
 
 import msgspec
 from msgspec import Struct
-from msgspec.structs import force_setattr, replace
+from msgspec.structs import replace
 
 from leftfold.errors import InvalidEvent, InvalidInput, UndecodableEvent, UnknownEventType
 from leftfold.event import Event, RecordedEvent
@@ -49,7 +48,7 @@ class EventCodec(Protocol):
 
     def encode(self, event: Event[Any]) -> Event[bytes]: ...
 
-    def decode(self, recorded: RecordedEvent[bytes]) -> list[RecordedEvent[Any]]: ...
+    def decode_page(self, page: Sequence[RecordedEvent[bytes]]) -> list[RecordedEvent[Any]]: ...
 
     def resolve(self, query: Query) -> Query: ...
 
@@ -60,8 +59,8 @@ class RawCodec:
     def encode(self, event: Event[Any]) -> Event[bytes]:
         return event
 
-    def decode(self, recorded: RecordedEvent[bytes]) -> list[RecordedEvent[Any]]:
-        return [recorded]
+    def decode_page(self, page: Sequence[RecordedEvent[bytes]]) -> list[RecordedEvent[Any]]:
+        return list(page)
 
     def resolve(self, query: Query) -> Query:
         return query
@@ -99,7 +98,6 @@ class Codec:
         self._pass_unknown = unknown == "pass"
         self._by_class: dict[type, _Entry] = {}
         self._by_name: dict[str, _Entry] = {}
-        self._current: dict[tuple[str, int], _Entry] = {}
         for each in types:
             self._register(each if isinstance(each, EventType) else EventType(each), format)
         versions = {entry.name: entry.version for entry in self._by_class.values()}
@@ -116,7 +114,6 @@ class Codec:
                 f"{event_type.cls.__qualname__}; give one another name: EventType(cls, name=...)"
             )
         self._by_class[event_type.cls] = self._by_name[entry.name] = entry
-        self._current[entry.name, entry.version] = entry
 
     @property
     def types(self) -> tuple[EventType, ...]:
@@ -154,14 +151,25 @@ class Codec:
 
         Raises UndecodableEvent, UnknownEventType.
         """
-        entry = self._current.get((recorded.type, recorded.schema_version))
-        if entry is None:
-            return self._decode_older(recorded)
-        try:
-            data = entry.decode(recorded.data)
-        except ValueError as error:
-            raise _undecodable(recorded, _misfit(entry, error)) from error
-        return [_with_data(recorded, recorded.type, recorded.schema_version, data)]
+        return self.decode_page([recorded])
+
+    def decode_page(self, page: Sequence[RecordedEvent[bytes]]) -> list[RecordedEvent[Any]]:
+        """What `decode` says of each recorded event, in order: one loop, as replays spend their
+        time here.
+        """
+        by_name = self._by_name
+        decoded: list[RecordedEvent[Any]] = []
+        for recorded in page:
+            entry = by_name.get(recorded.type)
+            if entry is None or entry.version != recorded.schema_version:
+                decoded += self._decode_older(recorded)
+                continue
+            try:
+                data = entry.decode(recorded.data)
+            except ValueError as error:
+                raise _undecodable(recorded, _misfit(entry, error)) from error
+            decoded.append(_with_data(recorded, recorded.type, entry.version, data))
+        return decoded
 
     def _decode_older(self, recorded: RecordedEvent[bytes]) -> list[RecordedEvent[Any]]:
         if not self._upcasting.knows(recorded.type, recorded.schema_version):
@@ -175,8 +183,8 @@ class Codec:
     def _decode_payload(
         self, recorded: RecordedEvent[bytes], payload: Payload
     ) -> RecordedEvent[Any]:
-        entry = self._current.get((payload.type, payload.version))
-        if entry is None:
+        entry = self._by_name.get(payload.type)
+        if entry is None or entry.version != payload.version:
             what = f"{payload.type!r} version {payload.version}"
             raise _undecodable(recorded, f"upcast to {what}, which the codec does not know")
         try:
@@ -248,12 +256,13 @@ class _Entry:
         except (TypeError, NameError) as error:
             raise InvalidInput(f"{cls.__name__} cannot be an event class: {error}") from error
         self.decode: Callable[[bytes], Any] = self._format.decode
+        self._encode, self._read_back = self._format.encode, self._format.read_back
 
     def encode(self, data: Any) -> bytes:
         try:
-            encoded = self._format.encode(data)
+            encoded = self._encode(data)
             # What cannot be read back must never be recorded, for it stays for ever.
-            self.decode(encoded)
+            self._read_back(encoded)
         except (ValueError, TypeError, OverflowError, RecursionError) as error:
             path, reason = self._format.explain(error)
             raise InvalidEvent(self.name, path, reason) from error
@@ -311,10 +320,16 @@ def _undecodable(recorded: RecordedEvent[Any], reason: str) -> UndecodableEvent:
 def _with_data(
     recorded: RecordedEvent[bytes], type_: str, version: int, data: Any
 ) -> RecordedEvent[Any]:
-    """A copy with other data: in C, as this runs for each event that is read."""
-    decoded: RecordedEvent[Any] = copy(recorded)
-    force_setattr(decoded, "data", data)
-    if version != recorded.schema_version or type_ != recorded.type:
-        force_setattr(decoded, "type", type_)
-        force_setattr(decoded, "schema_version", version)
-    return decoded
+    return RecordedEvent(
+        recorded.position,
+        recorded.stream,
+        recorded.version,
+        type_,
+        data,
+        recorded.tags,
+        version,
+        recorded.id_bytes,
+        recorded.recorded_us,
+        recorded.occurred_us,
+        recorded.packed_metadata,
+    )

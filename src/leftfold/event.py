@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from itertools import count
+from time import time_ns
 from typing import Any, Generic, TypeVar
 from uuid import UUID, SafeUUID
 
@@ -29,24 +29,30 @@ def from_us(us: int) -> datetime:
     return EPOCH + timedelta(0, 0, us)
 
 
+_new_object = object.__new__
+_set_int = UUID.__dict__["int"].__set__
+_set_is_safe = UUID.__dict__["is_safe"].__set__
+_UNKNOWN = SafeUUID.unknown
+
+
 def _uuid(number: int) -> UUID:
     # UUID.__init__ spends 0.8 us on checks that an integer made here cannot fail.
-    value = object.__new__(UUID)
-    object.__setattr__(value, "int", number)
-    object.__setattr__(value, "is_safe", SafeUUID.unknown)
+    value = _new_object(UUID)
+    _set_int(value, number)
+    _set_is_safe(value, _UNKNOWN)
     return value
 
 
 class _IdSource:
-    """What a process adds to the clock: 12 random bits and a counter of 62 bits that starts at
-    random.
-    """
+    """What a process adds to the clock: 12 random bits, and a counter that starts at random."""
 
     def __init__(self) -> None:
         self.reseed()
 
     def reseed(self) -> None:
-        self.high = (7 << 76) | (int.from_bytes(os.urandom(2)) & 0xFFF) << 64 | (2 << 62)
+        self.millisecond = -1
+        self.high = 0
+        self.random = (7 << 76) | (int.from_bytes(os.urandom(2)) & 0xFFF) << 64 | (2 << 62)
         self.next_low = count(int.from_bytes(os.urandom(8)) >> 3).__next__
 
 
@@ -59,7 +65,12 @@ def new_id() -> UUID:
     """A UUIDv7 (RFC 9562, method 1 of 6.2): unique everywhere, and increasing within a process
     while its clock is.
     """
-    return _uuid(time.time_ns() // 1_000_000 << 80 | _ids.high | _ids.next_low())
+    millisecond = time_ns() // 1_000_000
+    if millisecond != _ids.millisecond:
+        # Two threads may both do this, with the same result or a millisecond apart.
+        _ids.high = millisecond << 80 | _ids.random
+        _ids.millisecond = millisecond
+    return _uuid(_ids.high | _ids.next_low())
 
 
 class Metadata(Struct, frozen=True, omit_defaults=True):
@@ -91,11 +102,15 @@ PackedMetadata = tuple[
 def _pack_id(text: str | None) -> str | bytes | None:
     if text is None or len(text) != 36:
         return text
+    digits = text[:8] + text[9:13] + text[14:18] + text[19:23] + text[24:]
+    if text[8] + text[13] + text[18] + text[23] != "----":
+        return text
     try:
-        packed = bytes.fromhex(text.replace("-", ""))
+        packed = bytes.fromhex(digits)
     except ValueError:
         return text
-    return packed if len(packed) == 16 and _unpack_id(packed) == text else text
+    # Capitals and blanks, which fromhex allows, would not come back.
+    return packed if packed.hex() == digits else text
 
 
 def _unpack_id(packed: str | bytes | None) -> str | None:

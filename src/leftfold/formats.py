@@ -21,6 +21,10 @@ class Format(Protocol):
 
     def encode(self, data: Any) -> bytes: ...
 
+    def read_back(self, encoded: bytes) -> Any:
+        """Decode what `encode` made."""
+        ...
+
     def decode(self, encoded: bytes) -> Any: ...
 
     def explain(self, error: Exception) -> tuple[str, str]:
@@ -54,6 +58,9 @@ class _MsgspecFormat:
         self.encode = (msgspec.json if name == "json" else msgspec.msgpack).Encoder().encode
         self._decode_json: Callable[[bytes], Any] = msgspec.json.Decoder(cls).decode
         self._decode_msgpack: Callable[[bytes], Any] = msgspec.msgpack.Decoder(cls).decode
+        self.read_back: Callable[[bytes], Any] = (
+            self._decode_json if name == "json" else self._decode_msgpack
+        )
 
     def decode(self, encoded: bytes) -> Any:
         return (
@@ -75,14 +82,14 @@ class _PydanticFormat:
         self._name = name
 
     def encode(self, data: Any) -> bytes:
-        # Warnings are errors here: pydantic only warns when a field holds what its type does not
-        # allow.
-        encoded: bytes = self._adapter.dump_json(data, warnings="error")
-        return (
-            encoded
-            if self._name == "json"
-            else msgspec.msgpack.encode(msgspec.json.decode(encoded))
-        )
+        # What does not fit its field is found by reading it back, with its path.
+        encoded: bytes = self._adapter.dump_json(data, warnings=False)
+        if self._name == "json":
+            return encoded
+        return msgspec.msgpack.encode(msgspec.json.decode(encoded))
+
+    def read_back(self, encoded: bytes) -> Any:
+        return self.decode(encoded)
 
     def decode(self, encoded: bytes) -> Any:
         if is_msgpack(encoded):

@@ -96,6 +96,8 @@ def check_name(what: str, name: object) -> None:
     """
     if not isinstance(name, str):
         raise InvalidInput(f"a {what} is a str, found {_short(name)}")
+    if name.isascii() and 0 < len(name) <= NAME_BYTES_MAX and "\0" not in name:
+        return
     if not name:
         raise InvalidInput(
             f"a {what} is not empty" + ("; encode domain objects with a codec" * (what == "type"))

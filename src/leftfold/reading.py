@@ -38,7 +38,7 @@ class Decoding:
     """Decodes pages, and keeps to the query where upcasters make other types of an event."""
 
     def __init__(self, codec: EventCodec, query: Query) -> None:
-        self._decode = codec.decode
+        self._decode_page = codec.decode_page
         self.query = codec.resolve(query)
         by_class = all(
             item.types and all(isinstance(each, type) for each in item.types)
@@ -47,13 +47,10 @@ class Decoding:
         self._classes = {each for item in query.items for each in item.types} if by_class else None
 
     def page(self, page: list[RecordedEvent[bytes]]) -> Page:
-        decode, classes = self._decode, self._classes
-        decoded = [event for recorded in page for event in decode(recorded)]
-        return (
-            decoded
-            if classes is None
-            else [event for event in decoded if type(event.data) in classes]
-        )
+        decoded = self._decode_page(page)
+        if self._classes is None:
+            return decoded
+        return [event for event in decoded if type(event.data) in self._classes]
 
 
 class Reading:

@@ -41,7 +41,7 @@ HANDLERS: dict[str, Callable[[Any, Any, State, State], Any]] = {
         data["newUsername"] == given["username"]
     ),
     "event.metadata?.daysAgo <= 3": lambda state, data, given, meta: meta.get("daysAgo", 99) <= 3,
-    "event.data.newUsername === username || event.metadata?.daysAgo <= 3": lambda s, data, g, meta: (
+    "event.data.newUsername === username || event.metadata?.daysAgo <= 3": lambda s, data, g, m: (
         data["newUsername"] == g["username"] or m.get("daysAgo", 99) <= 3
     ),
     "event.data.invoiceNumber + 1": lambda state, data, given, meta: data["invoiceNumber"] + 1,

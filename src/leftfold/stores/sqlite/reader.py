@@ -150,17 +150,17 @@ def _recorded(rows: Sequence[Any], names: Names) -> list[RecordedEvent[bytes]]:
     streams, kinds, tags = names.streams, names.kinds, names.tags
     return [
         RecordedEvent(
-            position,
-            streams[stream],
-            version,
-            kinds[kind][0],
-            data,
-            tags[tag_ids] if tag_ids else (),
-            kinds[kind][1],
-            id,
-            recorded,
-            occurred,
-            tuple(packed),
+            row[0],
+            streams[row[1]],
+            row[2],
+            kinds[row[3]][0],
+            row[4],
+            tags[row[5]] if row[5] else (),
+            kinds[row[3]][1],
+            row[6],
+            row[7],
+            row[8],
+            row[9:],
         )
-        for position, stream, version, kind, data, tag_ids, id, recorded, occurred, *packed in rows
+        for row in rows
     ]

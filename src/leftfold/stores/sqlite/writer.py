@@ -196,19 +196,33 @@ class Writer:
                 metadata, packed = event.metadata, pack_metadata(event.metadata)
             tag_ids = None
             if event.tags:
-                ids = [self._tags.get(tag) or self._tag(tag) for tag in event.tags]
-                tag_ids = f"[{','.join(map(str, ids))}]"
-                tag_rows += [(id, position, kind) for id in ids]
-            occurred_us = None if event.occurred_at is None else to_us(event.occurred_at)
-            place = (position, stream.id, stream.version, kind)
-            times = (recorded_us, occurred_us)
-            data = _text_or_bytes(event.data)
-            rows.append((*place, event.id.bytes, *times, *packed, tag_ids, data))
+                tag_ids, more = self._tag_rows(event.tags, position, kind)
+                tag_rows += more
+            rows.append(
+                (
+                    position,
+                    stream.id,
+                    stream.version,
+                    kind,
+                    event.id.bytes,
+                    recorded_us,
+                    None if event.occurred_at is None else to_us(event.occurred_at),
+                    *packed,
+                    tag_ids,
+                    _text_or_bytes(event.data),
+                )
+            )
         self._cursor.executemany(_INSERT_EVENT, rows)
         if tag_rows:
             self._cursor.executemany(_INSERT_TAG, tag_rows)
         self._position = position
         return Appended(first + 1, position, versions)
+
+    def _tag_rows(
+        self, tags: Sequence[str], position: int, kind: int
+    ) -> tuple[str, list[tuple[int, int, int]]]:
+        ids = [self._tags.get(tag) or self._tag(tag) for tag in tags]
+        return f"[{','.join(map(str, ids))}]", [(id, position, kind) for id in ids]
 
     def _kind(self, key: tuple[str, str, int]) -> int:
         find = "SELECT id FROM kinds WHERE category = ? AND type = ? AND schema_version = ?"

@@ -29,7 +29,8 @@ docs: $(INSTALLED) ## Run the code blocks of README.md and docs/
 	$(BIN)/pytest README.md docs
 
 soak: $(INSTALLED) ## The randomized tests for long: SOAK_MINUTES each, new seeds every time
-	SOAK_MINUTES=$(or $(SOAK_MINUTES),10) $(BIN)/pytest tests -m "soak or not soak" --timeout=0
+	SOAK_MINUTES=$(or $(SOAK_MINUTES),10) $(BIN)/pytest tests/crash tests/concurrency \
+	  tests/stores/test_machine.py --timeout=0 -s
 
 bench: $(INSTALLED) ## Measure against the raw engine and peers, and write bench/RESULTS.md
 	$(BIN)/pip install --quiet -e '.[bench]'

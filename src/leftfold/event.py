@@ -58,7 +58,8 @@ class _IdSource:
 
 _ids = _IdSource()
 # A forked child would go on with its parent's counter and make the same ids.
-os.register_at_fork(after_in_child=_ids.reseed)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_ids.reseed)
 
 
 def new_id() -> UUID:

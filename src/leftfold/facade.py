@@ -39,17 +39,22 @@ class _Face:
     ) -> Appended:
         conditions = () if expected_version is None else (StreamVersion(stream, expected_version),)
         return await self._append(
-            [Event(stream, data, metadata=metadata) for data in events], conditions
+            [Event(stream, data, metadata=metadata) for data in _each(events)], conditions
         )
 
 
 def _events(events: Iterable[Event[Any]]) -> Iterator[Event[Any]]:
-    for event in events:
+    for event in _each(events):
         if not isinstance(event, Event):
-            raise InvalidInput(
-                f"append takes Event(stream, data) values, found {type(event).__name__}"
-            )
+            found = type(event).__name__
+            raise InvalidInput(f"append takes Event(stream, data) values, found {found}")
         yield event
+
+
+def _each(events: Iterable[Any]) -> Iterable[Any]:
+    if not isinstance(events, Iterable):
+        raise InvalidInput(f"an append takes a list of events, found one {type(events).__name__}")
+    return events
 
 
 class Subscription:

@@ -41,7 +41,7 @@ async def aopen(url: str, codec: EventCodec = RAW) -> AsyncEventStore:
 def _open_store(url: str, driver: Driver) -> Store:
     if "://" not in str(url):
         raise InvalidInput(f"a store URL looks like {_FORMS}; found {url!r}")
-    parts = urlsplit(url)
+    parts = urlsplit(url, allow_fragments=False)
     if parts.scheme == "memory":
         if url != "memory://":
             raise InvalidInput(f"the memory store takes nothing after memory://, found {url!r}")

@@ -80,6 +80,15 @@ def test_append_takes_events_of_several_streams_and_conditions(url: str) -> None
         assert [each.data for each in es.read()] == [Counted(1), Closed()]
 
 
+def test_one_event_where_a_list_belongs(url: str) -> None:
+    with leftfold.open(url, CODEC) as es:
+        with pytest.raises(InvalidInput, match="a list of events, found one Counted"):
+            es.append_to_stream("a-1", Counted(1))  # type: ignore[arg-type]
+        with pytest.raises(InvalidInput, match="a list of events, found one Event"):
+            es.append(Event("a-1", Counted(1)))  # type: ignore[arg-type]
+        assert es.head() == 0
+
+
 @pytest.mark.parametrize("bad", [[Counted(1)], [b"{}"], ["text"]])
 def test_append_takes_events_only(url: str, bad: Any) -> None:
     with leftfold.open(url, CODEC) as es:

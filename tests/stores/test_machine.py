@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -19,8 +20,10 @@ from leftfold.stores.memory import MemoryStore
 from leftfold.stores.sqlite import SqliteOptions, SqliteStore
 from leftfold.testing import StoreMachine
 
+SOAK_MINUTES = float(os.environ.get("SOAK_MINUTES", "0"))
+
 STEPS = settings(
-    max_examples=200,
+    max_examples=max(200, int(1000 * SOAK_MINUTES)),
     stateful_step_count=40,
     deadline=None,
     suppress_health_check=list(HealthCheck),

@@ -144,6 +144,21 @@ class G8BoundedAndLoud:
             query |= select(f"c-{number}", tags=tags)
         assert log.types(query) == "X"
 
+    def test_many_kinds_of_events_are_found_by_category_and_type(self, log: Log) -> None:
+        names = [f"{category}-{type}" for category in range(12) for type in range(6)]
+        for name in names:
+            category, _, type = name.partition("-")
+            log.append(event(f"c{category}-1", f"T{type}"))
+        query = select(category="c0")
+        for number in range(1, 11):
+            query |= select(category=f"c{number}", types=[f"T{type}" for type in range(5)])
+        for number in range(limits.QUERY_ITEMS_MAX - len(query.items)):
+            query |= select(category=f"c{number}", types=["T0", "T1", "T2"])
+        matching = [each.position for each in log.read() if query.matches(each)]
+        assert len(matching) == 6 + 10 * 5 + 3
+        assert [each.position for each in log.read(query)] == matching
+        assert [each.position for each in log.read(query, limit=5)] == matching[:5]
+
     def test_malformed_bounds(self, log: Log) -> None:
         self._refuses_to_read(log, after=-1, says="after")
         self._refuses_to_read(log, until=2**63, says="until")

@@ -17,6 +17,9 @@ from leftfold.stores.sqlite.select import STREAM_ID, VERSION_AT, PositionSelect,
 NAMES_CACHED_MAX = 200_000
 """Names of streams, and combinations of tags, that the readers of a store keep in memory."""
 
+LOADS_MAX = 5
+"""Attempts to load names: another thread may clear the cache in between."""
+
 _COLUMNS = """position, stream_id, version, kind_id, CAST(data AS BLOB), tag_ids, id, recorded_at,
  occurred_at, correlation_id, causation_id, command_id, actor, metadata"""
 
@@ -83,8 +86,8 @@ class Reader:
         if query.single_stream is not None and not query.items[0].tags:
             return self._stream_page(request)
         # More than one statement looks names up: in one transaction, see PositionSelect.
-        self._cursor.execute("BEGIN")
         try:
+            self._cursor.execute("BEGIN")
             span = self._span(request)
             select = PositionSelect(self._cursor, span, request.limit, request.backwards)
             sql, parameters = select.matching(query.items)
@@ -111,11 +114,12 @@ class Reader:
         order = f"ORDER BY {key} {'DESC' if request.backwards else 'ASC'} LIMIT {request.limit}"
         sql = f"SELECT {_COLUMNS} FROM events WHERE {condition} {order}"
         rows: Sequence[Any] = self._cursor.execute(sql, parameters).fetchall()
-        while True:
+        for _ in range(LOADS_MAX):
             try:
                 return _recorded(rows, self._names)
             except KeyError:
                 self._names.load(self._cursor, rows)
+        raise apsw.CorruptError("an event refers to a stream, kind or tag that is not there")
 
     def _span(self, request: PageRequest) -> tuple[int, int]:
         stream, until = request.query.single_stream, request.until

@@ -74,19 +74,14 @@ class PositionSelect:
 
     def matching(self, items: Sequence[QueryItem]) -> SqlAndParameters:
         """A statement for the positions of events that match any of `items`."""
-        parts = [part for item in items for part in self._item(item)]
+        parts = [self._tagged(item) for item in items if item.tags]
+        parts += [self._in_stream(item) for item in items if item.stream and not item.tags]
+        parts += self._by_kind([item for item in items if not item.stream and not item.tags])
         if not parts:
             return "SELECT 0 WHERE 0", []
         sql = " UNION ".join(f"SELECT position FROM ({part})" for part, _ in parts)
         parameters = [value for _, values in parts for value in values]
         return f"{sql} ORDER BY 1 {self._order} LIMIT {self._limit}", parameters
-
-    def _item(self, item: QueryItem) -> list[SqlAndParameters]:
-        if item.tags:
-            return [self._tagged(item)]
-        if item.stream is not None:
-            return [self._in_stream(item)]
-        return self._by_kind(item)
 
     def _in_stream(self, item: QueryItem) -> SqlAndParameters:
         condition, parameters = stream_range(item)
@@ -94,17 +89,19 @@ class PositionSelect:
         low, high = self._low_high
         return self._page("events", sql, [*parameters, item.stream, low, high], "version")
 
-    def _by_kind(self, item: QueryItem) -> list[SqlAndParameters]:
-        kinds = _kinds(item)
-        span = "position > ? AND position <= ?"
-        if kinds is None:
-            return [self._page("events", span, [*self._low_high])]
-        ids = [id for (id,) in self._cursor.execute(*kinds)]
+    def _by_kind(self, items: Sequence[QueryItem]) -> list[SqlAndParameters]:
+        """One range for each kind that any of `items` allows: SQLite joins 500 selects at most."""
+        span, parameters = "position > ? AND position <= ?", [*self._low_high]
+        ids: dict[int, None] = {}
+        for item in items:
+            kinds = _kinds(item)
+            if kinds is None:
+                return [self._page("events", span, parameters)]
+            ids.update((id, None) for (id,) in self._cursor.execute(*kinds))
         if len(ids) > KINDS_MERGED_MAX:
-            sql = f"{span} AND +kind_id IN {_in_list(ids)}"
-            return [self._page("events", sql, [*self._low_high, *ids])]
-        sql = f"kind_id = ? AND {span}"
-        return [self._page("events", sql, [id, *self._low_high]) for id in ids]
+            scan = f"{span} AND +kind_id IN {_in_list([*ids])}"
+            return [self._page("events", scan, [*parameters, *ids])]
+        return [self._page("events", f"kind_id = ? AND {span}", [id, *parameters]) for id in ids]
 
     def _tagged(self, item: QueryItem) -> SqlAndParameters:
         first, *others = self._rarest_first(item.tags)

@@ -6,7 +6,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import apsw
 
@@ -123,10 +123,9 @@ class SqliteStore:
             try:
                 yield reader
             finally:
+                self._readers.append(reader)
                 if self._closed:
-                    reader.connection.close()
-                else:
-                    self._readers.append(reader)
+                    self._close_readers()
 
     async def head(self) -> int:
         return await self._driver.call(self._head)
@@ -146,8 +145,12 @@ class SqliteStore:
             self._closed = True
             self._warm_reader.connection.close()
         self._doorbell.ring()
-        while self._readers:
-            self._readers.pop().connection.close()
+        self._close_readers()
+
+    def _close_readers(self) -> None:
+        with suppress(IndexError):
+            while True:
+                self._readers.pop().connection.close()
 
     def _refuse_if_unusable(self) -> None:
         if self._closed:

@@ -75,8 +75,11 @@ class Writer:
             return [translate(error, self._path) for _ in appends]
 
     def _transaction(self, appends: Sequence[Append], ids_first: bool) -> Sequence[Outcome]:
-        self._cursor.execute("BEGIN IMMEDIATE")
+        if self._connection.in_transaction:
+            # An interrupt (Ctrl-C) came between two lines of ours, or of a reader.
+            self._roll_back()
         try:
+            self._cursor.execute("BEGIN IMMEDIATE")
             self._refresh()
             head = self._position
             outcomes = [self._append(append, ids_first) for append in appends]
@@ -96,7 +99,9 @@ class Writer:
         return [self._failed(append, failure) for append in appends]
 
     def _refresh(self) -> None:
-        if self._connection.data_version() != self._data_version:
+        data_version = self._connection.data_version()
+        if data_version != self._data_version:
+            self._data_version = data_version
             self._streams.clear()
             last = "SELECT position, recorded_at FROM events ORDER BY position DESC LIMIT 1"
             row: Any = self._cursor.execute(last).get

@@ -9,6 +9,7 @@ callers.
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -21,6 +22,10 @@ from leftfold.event import Appended, Event
 from leftfold.query import Condition
 
 GROUP_APPENDS_MAX = 256
+GATHER_S = 0.0005
+"""How long a group waits for as many appends as the last one had. Without it, callers fall into two
+halves that take turns, and each commit, with its sync, serves half of them.
+"""
 
 
 class Append(Struct, frozen=True, eq=False):
@@ -50,6 +55,8 @@ class GroupCommit:
         self._arrival = threading.Condition()
         self._thread: threading.Thread | None = None
         self._closed = False
+        self._expected = 0
+        """Appends that the next group hopes for: as many as the last one had, and left waiting."""
 
     async def append(self, append: Append) -> Appended:
         outcome = self._commit_here(append) if self._driver.may_block else None
@@ -62,7 +69,7 @@ class GroupCommit:
         raise outcome
 
     def _commit_here(self, append: Append) -> Outcome | None:
-        if self._queue or not self.mutex.acquire(blocking=False):
+        if self._expected > 1 or self._queue or not self.mutex.acquire(blocking=False):
             return None
         try:
             if self._closed:
@@ -81,7 +88,8 @@ class GroupCommit:
                     target=self._run, name="leftfold-writer", daemon=True
                 )
                 self._thread.start()
-            self._arrival.notify()
+            if len(self._queue) == 1 or len(self._queue) >= self._expected:
+                self._arrival.notify()
 
     def _run(self) -> None:
         while self._wait_for_arrival():
@@ -89,6 +97,7 @@ class GroupCommit:
                 waiting = min(len(self._queue), GROUP_APPENDS_MAX)
                 group = [self._queue.popleft() for _ in range(waiting)]
                 outcomes = self._outcomes([append for _, append in group])
+            self._expected = len(group) + len(self._queue)
             promises = (promise for promise, _ in group)
             self._driver.settle(zip(promises, outcomes, strict=True))
 
@@ -97,14 +106,17 @@ class GroupCommit:
         with self._arrival:
             while not self._queue and not self._closed:
                 self._arrival.wait()
+            deadline = time.monotonic() + GATHER_S
+            while len(self._queue) < self._expected and not self._closed:
+                if not self._arrival.wait(max(0, deadline - time.monotonic())):
+                    break
             return bool(self._queue)
 
     def _outcomes(self, appends: Sequence[Append]) -> Sequence[Outcome]:
         try:
             return self._commit(appends)
-        except (
-            Exception
-        ) as error:  # a fault of ours must reach every caller: nobody may wait for ever
+        except Exception as error:
+            # A fault of ours must reach every caller: nobody may wait for ever.
             return [error] * len(appends)
 
     def close(self) -> None:

@@ -209,7 +209,7 @@ class Writer:
                     stream.id,
                     stream.version,
                     kind,
-                    event.id.bytes,
+                    event.id.int.to_bytes(16),
                     recorded_us,
                     None if event.occurred_at is None else to_us(event.occurred_at),
                     *packed,

@@ -1,0 +1,189 @@
+"""The reference has all there is, and says of it what is true."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+import leftfold
+import leftfold.errors
+import leftfold.limits
+import leftfold.testing
+from leftfold.drive import READ_THREADS_MAX
+from leftfold.reading import PAGE_EVENTS, WAIT_S
+from leftfold.store import Capabilities, Store
+from leftfold.stores.doorbell import POLL_S
+from leftfold.stores.group import GATHER_S, GROUP_APPENDS_MAX
+from leftfold.stores.sqlite.connection import SqliteOptions
+from leftfold.stores.sqlite.store import READERS_MAX
+from leftfold.upcasting import UPCASTS_MAX
+
+ROOT = Path(__file__).parents[2]
+REFERENCE = ROOT / "docs" / "reference"
+PAGES = {path.name: path.read_text() for path in sorted(REFERENCE.glob("*.md"))}
+ERRORS = {
+    name: each
+    for name, each in vars(leftfold.errors).items()
+    if inspect.isclass(each) and issubclass(each, Exception)
+}
+LIMITS = {name: value for name, value in vars(leftfold.limits).items() if name.endswith("_MAX")}
+# Functions and methods, and the page that has a heading with their signatures.
+CALLABLES: dict[str, list[Any]] = {
+    "opening.md": [leftfold.open, leftfold.aopen],
+    "event-store.md": [
+        leftfold.EventStore.append,
+        leftfold.EventStore.append_to_stream,
+        leftfold.EventStore.read,
+        leftfold.EventStore.subscribe,
+        leftfold.EventStore.head,
+        leftfold.EventStore.close,
+    ],
+    "store.md": [Store.append, Store.read, Store.head, Store.wait, Store.close],
+    "values.md": [
+        leftfold.Event,
+        leftfold.Metadata,
+        leftfold.select,
+        leftfold.StreamVersion,
+        leftfold.NoneMatch,
+        leftfold.Version,
+        leftfold.new_id,
+    ],
+    "codec.md": [
+        leftfold.Codec,
+        leftfold.EventType,
+        leftfold.Tag,
+        leftfold.Upcaster,
+        leftfold.Payload,
+    ],
+}
+
+
+def prose(text: str) -> str:
+    """Text without line breaks and without marks of code."""
+    return " ".join(text.replace("`", "").split())
+
+
+def rows(page: str) -> dict[str, list[str]]:
+    """The rows of the tables of a page, by the name in code style in their first cell."""
+    cells = [re.split(r"(?<!\\)\|", line)[1:-1] for line in PAGES[page].splitlines() if "|" in line]
+    return {
+        name[1]: [cell.strip() for cell in row[1:]]
+        for row in cells
+        if (name := re.fullmatch(r"\s*`(\w+)`\s*", row[0]))
+    }
+
+
+def code_of(text: str) -> set[str]:
+    """The words in code style, outside of blocks."""
+    text = re.sub(r"```.*?```", "", text, flags=re.S)
+    return {word for code in re.findall(r"`([^`]+)`", text) for word in re.findall(r"\w+", code)}
+
+
+@pytest.mark.parametrize("name", leftfold.__all__)
+def test_every_public_name_is_in_the_reference(name: str) -> None:
+    assert name in code_of("\n".join(PAGES.values()))
+
+
+@pytest.mark.parametrize("name", leftfold.testing.__all__)
+def test_every_public_name_of_the_test_kit_is_in_the_reference(name: str) -> None:
+    assert name in rows("testing.md")
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_every_error_says_what_to_do_and_has_its_facts(name: str) -> None:
+    meaning, what_to_do = rows("errors.md")[name]
+    assert what_to_do
+    facts = set(inspect.signature(ERRORS[name].__init__).parameters) - {"self", "args", "kwargs"}
+    facts -= {"what", "recorded"}  # not kept, or kept as several
+    assert facts <= code_of(meaning) | {"reason"}
+    for base in ERRORS[name].__bases__:
+        assert base in (leftfold.LeftfoldError, Exception) or base.__name__ in code_of(meaning)
+
+
+def test_there_is_no_error_but_those() -> None:
+    assert rows("errors.md").keys() == ERRORS.keys()
+
+
+def test_every_limit_has_its_number() -> None:
+    numbers = {name: int(row[0].replace(",", "")) for name, row in rows("limits.md").items()}
+    assert numbers == LIMITS
+
+
+def test_every_option_has_its_default() -> None:
+    documented = {name: row[0].strip("`") for name, row in rows("opening.md").items()}
+    fields = msgspec.structs.fields(SqliteOptions)
+    assert documented == {field.name: str(field.default) or "(empty)" for field in fields}
+
+
+def test_every_capability_has_its_default() -> None:
+    documented = rows("store.md")
+    for field in msgspec.structs.fields(Capabilities):
+        assert documented[field.name][0] == f"`{field.default}`"
+
+
+def test_the_guarantees_are_those_of_the_protocol() -> None:
+    pattern = r"- \*\*(G\d) (.*?)(?=- \*\*G|Not promised)"
+    promised = re.findall(pattern, prose(Store.__doc__ or ""))
+    assert len(promised) == 9
+    assert re.findall(pattern, prose(PAGES["store.md"])) == promised
+    for number, text in promised:
+        name = text.partition("**")[0]
+        assert f"| {number} {name} |" in (ROOT / "README.md").read_text()
+
+
+def documented_arguments(page: str) -> dict[str, ast.arguments]:
+    found = {}
+    for name, given in re.findall(r"^##+ `(?:await )?(\w+)\((.*)\)`$", PAGES[page], re.M):
+        signature = ast.parse(f"lambda {given}: 0", mode="eval").body
+        assert isinstance(signature, ast.Lambda)
+        found[name] = signature.args
+    return found
+
+
+@pytest.mark.parametrize(
+    ("page", "function"),
+    [(page, function) for page, functions in CALLABLES.items() for function in functions],
+    ids=lambda each: getattr(each, "__name__", each),
+)
+def test_signatures_are_those_of_the_code(page: str, function: Any) -> None:
+    documented = documented_arguments(page)[function.__name__]
+    actual = [
+        each for each in inspect.signature(function).parameters.values() if each.name != "self"
+    ]
+    by_place = [each.name for each in actual if each.kind is each.POSITIONAL_OR_KEYWORD]
+    by_name = [each.name for each in actual if each.kind is each.KEYWORD_ONLY]
+    assert [each.arg for each in documented.args] == by_place
+    assert [each.arg for each in documented.kwonlyargs] == by_name
+    given = documented.defaults + [each for each in documented.kw_defaults if each]
+    defaults = [each.default for each in actual if each.default is not each.empty]
+    assert len(given) == len(defaults)
+    for written, default in zip(given, defaults, strict=True):
+        # Others are names, such as ALL.
+        if isinstance(written, ast.Constant) and written.value is not ...:
+            assert written.value == default
+
+
+@pytest.mark.parametrize(
+    ("page", "sentence"),
+    [
+        ("reference/event-store.md", f"pages of {PAGE_EVENTS} "),
+        ("reference/event-store.md", f"within {WAIT_S} seconds"),
+        ("reference/codec.md", f"limited to {UPCASTS_MAX}"),
+        ("how-to/several-processes.md", f"about {POLL_S * 1000:.0f} milliseconds"),
+        ("how-to/several-processes.md", f"({SqliteOptions().busy_timeout_s:.0f} seconds"),
+        ("how-to/import-events.md", f"up to {LIMITS['APPEND_EVENTS_MAX']:,} events"),
+        ("explanation/waiting.md", f"up to {GROUP_APPENDS_MAX} appends"),
+        ("explanation/waiting.md", f"up to {GATHER_S * 1000} milliseconds"),
+        ("explanation/waiting.md", f"every {POLL_S * 1000:.0f} milliseconds"),
+        ("explanation/waiting.md", f"up to {READERS_MAX}, "),
+        ("explanation/waiting.md", f"An async store reads in up to {READ_THREADS_MAX} threads"),
+    ],
+)
+def test_numbers_in_the_text_are_those_of_the_code(page: str, sentence: str) -> None:
+    assert sentence in prose((ROOT / "docs" / page).read_text())

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from leftfold.errors import InvalidEvent, InvalidInput, UndecodableEvent, UnknownEventType
 from leftfold.event import Event, RecordedEvent
 from leftfold.formats import Format, FormatName, make_format
-from leftfold.limits import SCHEMA_VERSION_MAX, check_name
+from leftfold.limits import SCHEMA_VERSION_MAX, check_is_query, check_name
 from leftfold.query import Condition, NoneMatch, Query, QueryItem
 from leftfold.upcasting import Payload, Upcaster, Upcasting
 
@@ -52,6 +52,8 @@ class EventCodec(Protocol):
 
     def resolve(self, query: Query) -> Query: ...
 
+    def residual(self, query: Query) -> Query | None: ...
+
 
 class RawCodec:
     """Leaves events as they are: data is bytes, types are names."""
@@ -64,6 +66,9 @@ class RawCodec:
 
     def resolve(self, query: Query) -> Query:
         return query
+
+    def residual(self, query: Query) -> Query | None:
+        return None
 
 
 RAW = RawCodec()
@@ -208,26 +213,46 @@ class Codec:
         """The query with classes replaced by every stored name that means them today. Raises
         InvalidInput.
         """
-        if not any(isinstance(each, type) for item in query.items for each in item.types):
+        if not _has_classes(query):
             return query
         return Query(tuple(replace(item, types=self._names(item)) for item in query.items))
+
+    def residual(self, query: Query) -> Query | None:
+        """What is left to check of decoded events: upcasters may have made other types of those
+        that a class is found by. None for nothing.
+        """
+        if not (self._upcasting.renames and _has_classes(query)):
+            return None
+        return Query(tuple(replace(item, types=self._outcomes(item)) for item in query.items))
 
     def _names(self, item: QueryItem) -> tuple[str, ...]:
         names: dict[str, None] = {}
         for each in item.types:
-            if isinstance(each, str):
-                names[each] = None
-            elif each in self._by_class:
-                names.update(dict.fromkeys(self._upcasting.sources(self._by_class[each].name)))
-            else:
-                raise InvalidInput(f"{each.__name__} is not registered with the codec")
+            found = (each,) if isinstance(each, str) else self._upcasting.sources(self._name(each))
+            names.update(dict.fromkeys(found))
         return tuple(names)
+
+    def _outcomes(self, item: QueryItem) -> tuple[str, ...]:
+        names: dict[str, None] = {}
+        for each in item.types:
+            found = self._upcasting.outcomes(each) if isinstance(each, str) else (self._name(each),)
+            names.update(dict.fromkeys(found))
+        return tuple(names)
+
+    def _name(self, cls: type) -> str:
+        if cls not in self._by_class:
+            raise InvalidInput(f"{cls.__name__} is not registered with the codec")
+        return self._by_class[cls].name
+
+
+def _has_classes(query: Query) -> bool:
+    return any(isinstance(each, type) for item in query.items for each in item.types)
 
 
 def resolve_condition(codec: EventCodec, condition: Condition) -> Condition:
     """The condition in terms of stored names."""
     return (
-        NoneMatch(codec.resolve(condition.query), condition.after)
+        NoneMatch(codec.resolve(check_is_query(condition.query)), condition.after)
         if isinstance(condition, NoneMatch)
         else condition
     )

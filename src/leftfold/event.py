@@ -29,6 +29,11 @@ def from_us(us: int) -> datetime:
     return EPOCH + timedelta(0, 0, us)
 
 
+def now_us() -> int:
+    """The system's clock, in microseconds since 1970."""
+    return time_ns() // 1000
+
+
 _new_object = object.__new__
 _set_int = UUID.__dict__["int"].__set__
 _set_is_safe = UUID.__dict__["is_safe"].__set__

@@ -14,7 +14,7 @@ from leftfold.codec import RAW, EventCodec, resolve_condition
 from leftfold.drive import run_sync
 from leftfold.errors import InvalidInput
 from leftfold.event import NO_METADATA, Appended, Event, Metadata, RecordedEvent
-from leftfold.query import ALL, Bound, Condition, Query, StreamVersion
+from leftfold.query import ALL, Bound, Condition, NoneMatch, Query, StreamVersion
 from leftfold.reading import Following, ReadArguments, Reading
 from leftfold.store import Store
 
@@ -31,6 +31,8 @@ class _Face:
     ) -> Appended:
         encode = self.codec.encode
         encoded = [encode(event) for event in _events(events)]
+        if isinstance(conditions, StreamVersion | NoneMatch):
+            raise InvalidInput(f"conditions is a list, found {conditions}; put it in brackets")
         resolved = [resolve_condition(self.codec, condition) for condition in conditions]
         return await self.store.append(encoded, conditions=resolved)
 
@@ -148,7 +150,8 @@ class EventStore(_Face):
         """Record domain objects in one stream; with `expected_version`, only if the stream is at it
         (0: is new).
 
-        Raises what `append` raises.
+        Each call makes new event ids. To repeat an append after OutcomeUnknown without recording
+        it twice, make the events first and use `append`. Raises what `append` raises.
         """
         return run_sync(self._append_to_stream(stream, events, expected_version, metadata))
 
@@ -238,7 +241,8 @@ class AsyncEventStore(_Face):
         """Record domain objects in one stream; with `expected_version`, only if the stream is at it
         (0: is new).
 
-        Raises what `append` raises.
+        Each call makes new event ids. To repeat an append after OutcomeUnknown without recording
+        it twice, make the events first and use `append`. Raises what `append` raises.
         """
         return await self._append_to_stream(stream, events, expected_version, metadata)
 

@@ -131,7 +131,7 @@ def check_moment(what: str, moment: object) -> None:
 
 def _check_tags(tags: object) -> None:
     if not isinstance(tags, tuple):
-        raise InvalidInput(f"tags is a tuple of str, found {_short(tags)}")
+        raise InvalidInput(f"tags is a tuple of str, such as ('owner:ada',), found {_short(tags)}")
     if len(tags) > TAGS_MAX:
         raise InvalidInput(f"there are at most {TAGS_MAX} tags, found {len(tags)}")
     for tag in tags:
@@ -183,10 +183,16 @@ def _check_condition(condition: object) -> None:
         )
 
 
-def check_query(query: object) -> None:
-    """Refuse, with InvalidInput, a query that is empty, too large or malformed."""
+def check_is_query(query: object) -> Query:
+    """The query itself; InvalidInput for anything else, such as the name of a stream."""
     if not isinstance(query, Query):
         raise InvalidInput(f"a query is made with select(...), found {_short(query)}")
+    return query
+
+
+def check_query(query: object) -> None:
+    """Refuse, with InvalidInput, a query that is empty, too large or malformed."""
+    query = check_is_query(query)
     if not 1 <= len(query.items) <= QUERY_ITEMS_MAX:
         raise InvalidInput(
             f"a query has 1 to {QUERY_ITEMS_MAX} items, found {len(query.items)}; ALL is everything"

@@ -134,5 +134,9 @@ class NoneMatch(Struct, frozen=True):
         expected = f"none after position {self.after}"
         return f"the event at position {found} matches {self.query}, expected {expected}"
 
+    def beyond(self, head: int) -> str:
+        """How to say that `after` is a position that the log has not reached."""
+        return f"NoneMatch after position {self.after}: the head is {head}, so it is of another log"
+
 
 Condition = StreamVersion | NoneMatch

@@ -11,6 +11,7 @@ from msgspec import Struct
 from leftfold.codec import EventCodec
 from leftfold.errors import InvalidInput, StoreClosed
 from leftfold.event import RecordedEvent
+from leftfold.limits import check_is_query
 from leftfold.query import Bound, Query, Version
 from leftfold.store import Store
 
@@ -39,23 +40,17 @@ class Decoding:
 
     def __init__(self, codec: EventCodec, query: Query) -> None:
         self._decode_page = codec.decode_page
-        self.query = codec.resolve(query)
-        by_class = all(
-            item.types and all(isinstance(each, type) for each in item.types)
-            for item in query.items
-        )
-        self._classes = {each for item in query.items for each in item.types} if by_class else None
+        self.query = codec.resolve(check_is_query(query))
+        self._residual = codec.residual(query)
 
     def page(self, page: list[RecordedEvent[bytes]]) -> Page:
-        decoded = self._decode_page(page)
-        if self._classes is None:
-            return decoded
-        return [event for event in decoded if type(event.data) in self._classes]
+        decoded, residual = self._decode_page(page), self._residual
+        return decoded if residual is None else [each for each in decoded if residual.matches(each)]
 
 
 class Reading:
     """A read of any length in pages of bounded size. It ends at the head that it found after its
-    first page.
+    first page: a reader that is slower than the writers would never end.
     """
 
     def __init__(self, store: Store, codec: EventCodec, arguments: ReadArguments) -> None:
@@ -65,6 +60,7 @@ class Reading:
         self._until = arguments.until
         self._left = arguments.limit
         self._backwards = arguments.backwards
+        self._end: int | None = None
         self._ended = False
         if self._left is not None and self._left < 1:
             raise InvalidInput(f"limit is at least 1 event, found {self._left}")
@@ -73,19 +69,18 @@ class Reading:
         """The next events, or None at the end. A page may be empty."""
         if self._ended:
             return None
+        query = self._decoding.query
+        bounds: dict[str, Any] = {"after": self._after, "until": self._until}
         limit = PAGE_EVENTS if self._left is None else min(PAGE_EVENTS, self._left)
-        page = await self._store.read(
-            self._decoding.query,
-            after=self._after,
-            until=self._until,
-            limit=limit,
-            backwards=self._backwards,
-        )
+        page = await self._store.read(query, **bounds, limit=limit, backwards=self._backwards)
+        self._ended = len(page) < limit or limit == self._left
         if self._left is not None:
             self._left -= len(page)
-        self._ended = len(page) < limit or self._left == 0
         if not self._ended:
             await self._advance(page[-1])
+        if self._end is not None and page and page[-1].position > self._end:
+            self._ended = True
+            page = [each for each in page if each.position <= self._end]
         return self._decoding.page(page)
 
     async def _advance(self, last: RecordedEvent[bytes]) -> None:
@@ -95,9 +90,8 @@ class Reading:
             self._until = Version(last.version - 1) if by_version else last.position - 1
             return
         self._after = Version(last.version) if by_version else last.position
-        if self._until is None:
-            # A reader that is slower than the writers would never end.
-            self._until = await self._store.head()
+        if self._end is None:
+            self._end = await self._store.head()
 
 
 class Following:

@@ -72,21 +72,26 @@ class Upcasting:
                         f"{type_!r} is at version {version}, but there is no upcaster from {older}"
                     )
         self._current = current
-        self._sources = {type_: self._find_sources(type_) for type_ in current}
+        self._becomes: dict[str, set[str]] = {}
+        for step in self._steps.values():
+            self._becomes.setdefault(step.type, set()).update(step.to)
+        self.renames = any(self._becomes.values())
+        """Whether any stored type may mean another one today."""
 
-    def _find_sources(self, type_: str) -> tuple[str, ...]:
+    def outcomes(self, type_: str) -> tuple[str, ...]:
+        """The types that events stored as `type_` may mean today, and it itself first."""
         found = {type_: None}
-        size = 0
-        while len(found) > size:
-            size = len(found)
-            found.update(
-                {step.type: None for step in self._steps.values() if found.keys() & set(step.to)}
-            )
+        waiting = [type_]
+        while waiting:
+            new = self._becomes.get(waiting.pop(), set()) - found.keys()
+            found.update(dict.fromkeys(new))
+            waiting += new
         return tuple(found)
 
     def sources(self, type_: str) -> tuple[str, ...]:
-        """The stored types that may mean `type_` today, itself first."""
-        return self._sources[type_]
+        """The stored types that may mean `type_` today, and it itself first."""
+        others = [each for each in self._becomes if each != type_ and type_ in self.outcomes(each)]
+        return (type_, *others)
 
     def knows(self, type_: str, version: int) -> bool:
         """Whether a chain starts at a stored type and version."""

@@ -259,7 +259,7 @@ def test_a_query_by_class_finds_every_older_name() -> None:
     codec = evolved()
     (item,) = codec.resolve(select("a-1", types=[Charged, "Other"], tags=["t:1"])).items
     assert item == leftfold.QueryItem(
-        "a-1", None, ("Charged", "Deposited", "PaidIn", "Other"), ("t:1",)
+        "a-1", None, ("Charged", "PaidIn", "Deposited", "Other"), ("t:1",)
     )
     with pytest.raises(InvalidInput, match="Odd is not registered"):
         codec.resolve(select(types=[Odd]))
@@ -278,6 +278,24 @@ def test_reading_by_class_gives_only_that_class() -> None:
     assert [each.data for each in new.read()] == [Deposited(100), Charged(3), Charged(9)]
     found = [each.data for each in new.read(select(types=[Charged, "PaidIn"]))]
     assert found == [Deposited(100), Charged(3), Charged(9)]
+
+
+def test_each_item_of_a_query_gets_its_own_classes() -> None:
+    es = leftfold.open("memory://")
+    for stream in ("a-1", "b-1"):
+        es.append([Event(stream, b'{"euros":1,"fee":3}', type="PaidIn")])
+    new = leftfold.EventStore(es.store, evolved())
+    query = select("a-1", types=[Deposited]) | select("b-1", types=[Charged])
+    assert [(each.stream, each.data) for each in new.read(query)] == [
+        ("a-1", Deposited(100)),
+        ("b-1", Charged(3)),
+    ]
+    query = select("a-1", types=[Charged, "Noise"]) | select("b-1", types=["PaidIn"])
+    assert [(each.stream, each.data) for each in new.read(query)] == [
+        ("a-1", Charged(3)),
+        ("b-1", Deposited(100)),
+        ("b-1", Charged(3)),
+    ]
 
 
 def test_a_condition_by_class_sees_every_older_name() -> None:

@@ -105,6 +105,21 @@ def test_without_a_codec_data_is_bytes(url: str) -> None:
         assert [(each.type, each.data) for each in es.read()] == [("Raw", b"x")]
 
 
+def test_what_is_no_query_and_no_list_of_conditions(url: str) -> None:
+    with leftfold.open(url, CODEC) as es:
+        with pytest.raises(InvalidInput, match=r"select\(\.\.\.\), found 'a-1'"):
+            es.read("a-1")  # type: ignore[arg-type]
+        with pytest.raises(InvalidInput, match=r"select\(\.\.\.\), found 'a-1'"):
+            es.subscribe("a-1")  # type: ignore[arg-type]
+        condition: Any = StreamVersion("a-1", 0)
+        with pytest.raises(InvalidInput, match="conditions is a list"):
+            es.append([Event("a-1", Counted(1))], conditions=condition)
+        condition = [NoneMatch("a-1")]  # type: ignore[arg-type]
+        with pytest.raises(InvalidInput, match=r"select\(\.\.\.\)"):
+            es.append([Event("a-1", Counted(1))], conditions=condition)
+        assert es.head() == 0
+
+
 def test_long_reads_go_in_pages(url: str) -> None:
     total = 2 * PAGE_EVENTS + 7
     with leftfold.open(url, CODEC) as es:
@@ -124,11 +139,12 @@ def test_long_reads_go_in_pages(url: str) -> None:
         assert numbers(es.read(until=later)) == everything
 
 
-def test_a_read_ends_although_writers_go_on(url: str) -> None:
+@pytest.mark.parametrize("until", [None, 10**9, datetime(9000, 1, 1, tzinfo=UTC)])
+def test_a_read_ends_although_writers_go_on(url: str, until: Any) -> None:
     with leftfold.open(url, CODEC) as es:
         es.append([Event("a-1", Counted(n)) for n in range(PAGE_EVENTS + 1)])
         seen = 0
-        for event in es.read():
+        for event in es.read(until=until):
             es.append_to_stream("a-1", [Counted(event.data.number + 1)])
             seen += 1
         assert PAGE_EVENTS < seen <= 2 * PAGE_EVENTS + 1

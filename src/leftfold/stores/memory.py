@@ -5,7 +5,6 @@ examples.
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from itertools import islice
@@ -14,16 +13,11 @@ from uuid import UUID
 
 from leftfold.drive import BlockingDriver, Driver
 from leftfold.errors import AppendConditionFailed, DuplicateEvent, InvalidInput, StoreClosed
-from leftfold.event import Appended, Event, RecordedEvent, record, to_us
+from leftfold.event import Appended, Event, RecordedEvent, now_us, record, to_us
 from leftfold.limits import check_append, check_read
 from leftfold.query import ALL, Bound, Condition, Query, StreamVersion, Version
 from leftfold.store import Capabilities
 from leftfold.stores.doorbell import Doorbell
-
-
-def system_clock_us() -> int:
-    """The system's clock, in microseconds since 1970."""
-    return time.time_ns() // 1000
 
 
 class MemoryStore:
@@ -31,9 +25,7 @@ class MemoryStore:
     business.
     """
 
-    def __init__(
-        self, driver: Driver | None = None, *, clock: Callable[[], int] = system_clock_us
-    ) -> None:
+    def __init__(self, driver: Driver | None = None, *, clock: Callable[[], int] = now_us) -> None:
         self._driver = driver or BlockingDriver()
         self._clock = clock
         self._mutex = threading.Lock()
@@ -73,10 +65,12 @@ class MemoryStore:
             found = self._versions.get(condition.stream, 0)
             if found != condition.version:
                 raise AppendConditionFailed(condition, found)
-        else:
-            for event in self._log[condition.after :]:
-                if condition.query.matches(event):
-                    raise AppendConditionFailed(condition, event.position)
+            return
+        if condition.after > len(self._log):
+            raise InvalidInput(condition.beyond(len(self._log)))
+        for event in self._log[condition.after :]:
+            if condition.query.matches(event):
+                raise AppendConditionFailed(condition, event.position)
 
     def _record(self, events: Sequence[Event[bytes]]) -> list[RecordedEvent[bytes]]:
         recorded_us = max(self._clock(), self._log[-1].recorded_us if self._log else 0)

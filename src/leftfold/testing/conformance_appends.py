@@ -173,6 +173,15 @@ class G2Conditional:
         assert self._matches(log, select(category="order"), after=second)
         assert not self._matches(log, select(types=["A", "B", "C"]), after=third)
 
+    def test_a_position_that_the_log_has_not_reached_is_refused(self, log: Log) -> None:
+        if not self._boundary_log(log):
+            return
+        head = log.head()
+        with pytest.raises(InvalidInput) as caught:
+            log.append(event(), conditions=[NoneMatch(select(tags=["x:1"]), head + 1)])
+        assert f"the head is {head}" in str(caught.value)
+        assert not self._matches(log, select(tags=["x:1"]), after=head)
+
     def test_an_append_does_not_conflict_with_itself(self, log: Log) -> None:
         condition = NoneMatch(select(tags=["username:ada"]))
         registered = event("user-1", "A", tags=("username:ada",))

@@ -70,7 +70,7 @@ def _configure(connection: apsw.Connection, path: str, options: SqliteOptions) -
                 f"{path} is read-only, and holds no log of schema version {len(MIGRATIONS)} yet"
             )
     else:
-        if connection.pragma("journal_mode", "wal") != "wal":
+        if _enter_wal_mode(connection, options.busy_timeout_s) != "wal":
             raise StoreUnavailable(
                 f"{path}: the file system does not support SQLite's write-ahead log"
             )
@@ -80,6 +80,18 @@ def _configure(connection: apsw.Connection, path: str, options: SqliteOptions) -
     connection.pragma("fullfsync", True)
     connection.pragma("checkpoint_fullfsync", True)
     connection.pragma("cache_size", -CACHE_KIB)
+
+
+def _enter_wal_mode(connection: apsw.Connection, timeout_s: float) -> object:
+    # SQLite does not ask the busy handler here, when two processes create a file at the same time.
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            return connection.pragma("journal_mode", "wal")
+        except apsw.BusyError:
+            if time.monotonic() >= deadline:
+                raise
+        time.sleep(random.uniform(0.001, 0.01))
 
 
 def _patience(timeout_s: float) -> Callable[[int], bool]:

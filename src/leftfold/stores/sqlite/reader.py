@@ -76,6 +76,13 @@ class Reader:
         self._cursor = connection.cursor()
         self._names = names
 
+    def reset(self) -> None:
+        """Let go of what an interrupted read holds: its snapshot would keep the writer out."""
+        self._cursor.close(True)
+        if self.connection.in_transaction:
+            self.connection.execute("ROLLBACK")
+        self._cursor = self.connection.cursor()
+
     def head(self) -> int:
         return int(self._cursor.execute("SELECT max(position) FROM events").get or 0)
 
@@ -86,15 +93,13 @@ class Reader:
         if query.single_stream is not None and not query.items[0].tags:
             return self._stream_page(request)
         # More than one statement looks names up: in one transaction, see PositionSelect.
-        try:
-            self._cursor.execute("BEGIN")
-            span = self._span(request)
-            select = PositionSelect(self._cursor, span, request.limit, request.backwards)
-            sql, parameters = select.matching(query.items)
-            return self._events(request, f"position IN ({sql})", parameters)
-        finally:
-            if self.connection.in_transaction:
-                self._cursor.execute("COMMIT")
+        self._cursor.execute("BEGIN")
+        span = self._span(request)
+        select = PositionSelect(self._cursor, span, request.limit, request.backwards)
+        sql, parameters = select.matching(query.items)
+        events = self._events(request, f"position IN ({sql})", parameters)
+        self._cursor.execute("COMMIT")
+        return events
 
     def _stream_page(self, request: PageRequest) -> list[RecordedEvent[bytes]]:
         stream = request.query.single_stream

@@ -102,8 +102,8 @@ def migrate(connection: apsw.Connection, path: str) -> None:
     """
     if check_identity(connection, path) == len(MIGRATIONS):
         return
-    connection.execute("BEGIN IMMEDIATE")
     try:
+        connection.execute("BEGIN IMMEDIATE")
         # Looked at again: another process may have migrated while this one waited for the lock.
         for script in MIGRATIONS[check_identity(connection, path) :]:
             connection.execute(script)
@@ -112,7 +112,9 @@ def migrate(connection: apsw.Connection, path: str) -> None:
         )
         connection.execute("COMMIT")
     except BaseException:
-        connection.execute("ROLLBACK")
+        # SQLite has rolled back already where the disk is full.
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
         raise
 
 

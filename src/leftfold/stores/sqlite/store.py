@@ -12,13 +12,12 @@ import apsw
 
 from leftfold.drive import BlockingDriver, Driver
 from leftfold.errors import StoreClosed
-from leftfold.event import Appended, Event, RecordedEvent
+from leftfold.event import Appended, Event, RecordedEvent, now_us
 from leftfold.limits import check_append, check_read
 from leftfold.query import ALL, Bound, Condition, Query
 from leftfold.store import Capabilities
 from leftfold.stores.doorbell import Doorbell
 from leftfold.stores.group import Append, GroupCommit, Outcome
-from leftfold.stores.memory import system_clock_us
 from leftfold.stores.sqlite.connection import SqliteOptions, connect, translate
 from leftfold.stores.sqlite.reader import Names, PageRequest, Reader
 from leftfold.stores.sqlite.writer import Writer
@@ -41,7 +40,7 @@ class SqliteStore:
         options: SqliteOptions | None = None,
         *,
         driver: Driver | None = None,
-        clock: Callable[[], int] = system_clock_us,
+        clock: Callable[[], int] = now_us,
     ) -> None:
         self.path = os.path.abspath(path) if path != ":memory:" else path
         self._options = options or SqliteOptions()
@@ -96,22 +95,26 @@ class SqliteStore:
 
     @contextmanager
     def _reader(self, is_narrow: bool) -> Iterator[Reader]:
-        """A reader for this thread. Narrow reads, as of a command's boundary, use the writer's warm
-        page cache.
-        """
+        """A reader for this thread. Narrow reads use the writer's warm page cache if it is free."""
         self._refuse_if_unusable()
+        is_warm = is_narrow and self._group.mutex.acquire(blocking=False)
+        with self._warm_reader_held() if is_warm else self._pooled_reader() as reader:
+            try:
+                yield reader
+            except apsw.Error as error:
+                reader.reset()
+                raise translate(error, self.path) from error
+            except BaseException:
+                reader.reset()
+                raise
+
+    @contextmanager
+    def _warm_reader_held(self) -> Iterator[Reader]:
         try:
-            if is_narrow and self._group.mutex.acquire(blocking=False):
-                try:
-                    self._refuse_if_unusable()
-                    yield self._warm_reader
-                finally:
-                    self._group.mutex.release()
-            else:
-                with self._pooled_reader() as reader:
-                    yield reader
-        except apsw.Error as error:
-            raise translate(error, self.path) from error
+            self._refuse_if_unusable()
+            yield self._warm_reader
+        finally:
+            self._group.mutex.release()
 
     @contextmanager
     def _pooled_reader(self) -> Iterator[Reader]:

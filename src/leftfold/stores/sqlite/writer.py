@@ -123,9 +123,8 @@ class Writer:
         # that of a sync, the record may be in the file, and a crash now would bring it back.
         if isinstance(failure, apsw.FullError | apsw.BusyError):
             return translate(failure, self._path)
-        return OutcomeUnknown(
-            tuple(event.id for event in append.events), f"{self._path}: {failure}"
-        )
+        reason = f"{self._path}: {str(failure) or type(failure).__name__}"
+        return OutcomeUnknown(tuple(event.id for event in append.events), reason)
 
     def _roll_back(self) -> None:
         self._forget()
@@ -168,6 +167,8 @@ class Writer:
             version = self._stream(condition.stream).version
             return None if version == condition.version else version
         if condition.after >= self._position:
+            if condition.after > self._position:
+                raise InvalidInput(condition.beyond(self._position))
             return None
         select = PositionSelect(self._cursor, (condition.after, self._position), 1, backwards=False)
         position: int | None = self._cursor.execute(*select.matching(condition.query.items)).get

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -121,6 +123,37 @@ def test_many_may_create_a_file_at_the_same_time(path: Path) -> None:
     for thread in threads:
         thread.join()
     assert max(heads) == 8, heads  # type: ignore[type-var]
+
+
+CREATE = """
+import sys, leftfold
+for path in sys.stdin:
+    with leftfold.open(f"sqlite:///{path.strip()}") as es:
+        es.append([leftfold.Event("account-1", b"{}", type="A")])
+    print("done", flush=True)
+"""
+
+
+def test_processes_may_create_a_file_at_the_same_time(tmp_path: Path) -> None:
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", CREATE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(4)
+    ]
+    for number in range(25):
+        for process in processes:
+            assert process.stdin is not None
+            process.stdin.write(f"{tmp_path}/{number}.db\n")
+            process.stdin.flush()
+        for process in processes:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "done\n"
+    for process in processes:
+        process.communicate()
+    log = open_log(tmp_path / "24.db")
+    assert [each.version for each in log.read()] == [1, 2, 3, 4]
+    log.close()
 
 
 @pytest.fixture

@@ -1,0 +1,217 @@
+"""Subscriptions while other processes write: every event once and in order, a clean end, and
+nothing left behind by those who stop listening.
+"""
+
+import asyncio
+import gc
+import threading
+import time
+import weakref
+from collections.abc import Iterator
+
+import concurrent_worker as worker
+import pytest
+
+import leftfold
+from leftfold import ALL, AsyncEventStore, Event, EventStore, Query, select
+from leftfold.testing.faults import FaultyVfs, seeds
+
+STUCK_S = 60
+QUERIES = [
+    ALL,
+    select("shared-1"),
+    select(tags=["seat:0"]),
+    select(types=["Held"]) | select("last"),
+]
+
+
+@pytest.fixture
+def vfs() -> Iterator[FaultyVfs]:
+    with FaultyVfs() as vfs:
+        yield vfs
+
+
+def last_events() -> list[Event[bytes]]:
+    """What ends a run: each query matches one of them."""
+    return [
+        Event("shared-1", b"{}", type="Freed"),
+        Event("last", b"{}", type="Freed", tags=("seat:0",)),
+    ]
+
+
+def write(url: str, seed: int) -> None:
+    """Let two processes write."""
+    with worker.processes(*(("write", url, name, seed, 3, 60) for name in "ab")) as processes:
+        for process in processes:
+            worker.finish(process)
+
+
+class Consumer(threading.Thread):
+    """Follows a query in a thread, until the subscription ends."""
+
+    def __init__(self, events: EventStore, query: Query, after: int) -> None:
+        super().__init__(daemon=True)
+        self.subscription = events.subscribe(query, after=after)
+        self.query, self.after = query, after
+        self.delivered: list[leftfold.RecordedEvent[bytes]] = []
+        self.start()
+
+    def run(self) -> None:
+        self.delivered.extend(self.subscription)
+
+    def wait_for(self, position: int) -> None:
+        deadline = time.monotonic() + STUCK_S
+        while not any(event.position >= position for event in self.delivered[-1:]):
+            assert time.monotonic() < deadline, "an event was never delivered"
+            time.sleep(0.001)
+
+
+@pytest.mark.parametrize("closed", ["subscription", "store"])
+def test_each_event_is_delivered_once_and_in_order(tmp_path, closed):
+    for seed in seeds(2):
+        url = f"sqlite:///{tmp_path / f'{seed}.db'}?busy_timeout_s=100"
+        with leftfold.open(url) as log, leftfold.open(url) as events:
+            consumers = [Consumer(events, query, after) for query in QUERIES for after in (0, 40)]
+            write(url, seed)
+            log.append(last_events())
+            expected = {query: list(log.read(query)) for query in QUERIES}
+            for consumer in consumers:
+                consumer.wait_for(expected[consumer.query][-1].position)
+            if closed == "store":
+                events.close()
+            for consumer in consumers:
+                consumer.subscription.close()  # from this thread, while it waits in its own
+                consumer.join(STUCK_S)
+                assert not consumer.is_alive(), "a closed subscription goes on"
+                assert consumer.delivered == [
+                    event for event in expected[consumer.query] if event.position > consumer.after
+                ]
+
+
+@pytest.mark.parametrize("closed", ["subscription", "store"])
+def test_each_event_is_delivered_once_and_in_order_to_tasks(tmp_path, closed):
+    async def main(seed: int) -> None:
+        url = f"sqlite:///{tmp_path / f'{seed}.db'}?busy_timeout_s=100"
+        events = await leftfold.aopen(url)
+        subscriptions = [events.subscribe(query) for query in QUERIES]
+        delivered: list[list] = [[] for _ in QUERIES]
+        tasks = [
+            asyncio.create_task(collect(*each))
+            for each in zip(subscriptions, delivered, strict=True)
+        ]
+        await asyncio.to_thread(write, url, seed)
+        async with await leftfold.aopen(url) as log:
+            await log.append(last_events())
+            expected = [[event async for event in log.read(query)] for query in QUERIES]
+            await asyncio.wait_for(delivery(delivered, expected), STUCK_S)
+            if closed == "store":
+                await events.close()
+            else:
+                for subscription in subscriptions:
+                    await subscription.aclose()
+            await asyncio.wait_for(asyncio.gather(*tasks), STUCK_S)
+            assert delivered == expected
+        await events.close()
+
+    for seed in seeds(2):
+        asyncio.run(main(seed))
+
+
+async def collect(subscription: leftfold.AsyncSubscription, delivered: list) -> None:
+    async for event in subscription:
+        delivered.append(event)  # noqa: PERF401 (the list is watched while it grows)
+
+
+async def delivery(delivered: list[list], expected: list[list]) -> None:
+    for found, whole in zip(delivered, expected, strict=True):
+        while not found or found[-1].position < whole[-1].position:
+            await asyncio.sleep(0.001)
+
+
+def open_with(tmp_path, vfs: FaultyVfs) -> EventStore:
+    return leftfold.open(f"sqlite:///{tmp_path / 'log.db'}?vfs={vfs.name}")
+
+
+def await_threads(before: set[threading.Thread]) -> None:
+    """Threads that were told to end may take a moment."""
+    deadline = time.monotonic() + STUCK_S
+    while set(threading.enumerate()) - before:
+        assert time.monotonic() < deadline, f"left: {set(threading.enumerate()) - before}"
+        time.sleep(0.001)
+
+
+def test_a_consumer_that_stops_leaves_nothing_behind(tmp_path, vfs):
+    before = set(threading.enumerate())
+    events = open_with(tmp_path, vfs)
+    events.append(last_events())
+    list(events.read())
+    connections = vfs.open_files
+    abandoned = []
+    for _ in range(50):
+        for event in (subscription := events.subscribe()):
+            assert event.position == 1
+            break
+        abandoned.append(weakref.ref(subscription))
+    del subscription
+
+    gc.collect()
+    assert {reference() for reference in abandoned} == {None}
+    assert set(threading.enumerate()) == before
+    assert vfs.open_files == connections
+    events.append(last_events())
+    events.close()
+    assert vfs.open_files == 0
+    await_threads(before)
+
+
+def test_a_task_that_stops_or_is_cancelled_leaves_nothing_behind(tmp_path, vfs):
+    before = set(threading.enumerate())
+
+    async def stop_early(events: AsyncEventStore) -> None:
+        async for event in events.subscribe():
+            assert event.position == 1
+            break
+
+    async def wait_for_more(events: AsyncEventStore) -> None:
+        async for _ in events.subscribe(after=2):
+            raise AssertionError
+
+    async def main() -> None:
+        events = await leftfold.aopen(f"sqlite:///{tmp_path / 'log.db'}?vfs={vfs.name}")
+        await events.append(last_events())
+        await asyncio.gather(*(stop_early(events) for _ in range(20)))
+        waiting = [asyncio.create_task(wait_for_more(events)) for _ in range(20)]
+        await events.head()
+        for task in waiting:
+            task.cancel()
+        ended = await asyncio.gather(*waiting, return_exceptions=True)
+        assert {type(each) for each in ended} == {asyncio.CancelledError}
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        await events.append(last_events())
+        await events.close()
+        # A read that a cancelled task had begun may be on its way out.
+        deadline = time.monotonic() + STUCK_S
+        while vfs.open_files:
+            assert time.monotonic() < deadline, "a connection was left open"
+            await asyncio.sleep(0.001)
+
+    asyncio.run(main())
+    await_threads(before)
+
+
+def test_closing_the_store_ends_subscriptions_that_wait(tmp_path, vfs):
+    before = set(threading.enumerate())
+    events = open_with(tmp_path, vfs)
+    consumers = [Consumer(events, query, 0) for query in QUERIES]
+    first = events.append(last_events()).first_position
+    for consumer in consumers:
+        consumer.wait_for(first)
+
+    events.close()
+
+    for consumer in consumers:
+        consumer.join(STUCK_S)
+        assert not consumer.is_alive()
+        assert list(consumer.subscription) == []
+    assert vfs.open_files == 0
+    await_threads(before)

@@ -1,7 +1,7 @@
 """The power is cut at a random operation of the disk: what was acknowledged is there, and whole."""
 
 import threading
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from random import Random
 
@@ -22,10 +22,24 @@ OPERATIONS_MAX = 1500
 """The power is cut at most so many writes, syncs and deletions into a run."""
 
 
+@contextmanager
 def run_until_the_power_is_off(path: Path, vfs: FaultyVfs, options: SqliteOptions, seed: int):
-    """Every attempt that writers made, with what they were told while the power was on."""
-    random = Random(seed)
+    """Every attempt that writers made, with what they were told while the power was on. The power
+    is back after the block, so that what is still open can be closed.
+    """
+    opened: list[EventStore] = []
+    try:
+        yield attempts_until_the_power_is_off(path, vfs, options, Random(seed), opened)
+    finally:
+        vfs.heal()
+        opened.clear()
+
+
+def attempts_until_the_power_is_off(
+    path: Path, vfs: FaultyVfs, options: SqliteOptions, random: Random, opened: list[EventStore]
+) -> list[Attempt]:
     attempts: list[Attempt] = []
+    seed = random.randrange(2**32)
     vfs.cut_power(after=random.randrange(OPERATIONS_MAX))
     for number in range(OPERATIONS_MAX):
         if vfs.power_is_off:
@@ -37,6 +51,7 @@ def run_until_the_power_is_off(path: Path, vfs: FaultyVfs, options: SqliteOption
             break
         # The store is closed and opened again now and then, which checkpoints and starts a new log.
         events = EventStore(store)
+        opened.append(events)
         writers = [
             RandomWriter(events, f"{number}.{each}", seed, attempts.append)
             for each in range(random.choice((1, 1, 3)))
@@ -102,8 +117,9 @@ def crash(tmp_path: Path, seed: int, options: SqliteOptions):
     (directory / "live").mkdir(parents=True)
     with FaultyVfs() as vfs:
         options = replace(options, vfs=vfs.name)
-        attempts = run_until_the_power_is_off(directory / "live" / "log.db", vfs, options, seed)
-        vfs.crash(directory / "left", seed)
+        path = directory / "live" / "log.db"
+        with run_until_the_power_is_off(path, vfs, options, seed) as attempts:
+            vfs.crash(directory / "left", seed)
     return attempts, log_after_crash(directory / "left")
 
 
@@ -141,9 +157,10 @@ def test_a_seed_replays(tmp_path, seed):
     path = tmp_path / "live" / "log.db"
     path.parent.mkdir()
     with FaultyVfs() as vfs:
-        run_until_the_power_is_off(path, vfs, SqliteOptions(vfs=vfs.name), seed)
-        for copy in ("one", "two"):
-            vfs.crash(tmp_path / copy, seed)
+        options = SqliteOptions(vfs=vfs.name)
+        with run_until_the_power_is_off(path, vfs, options, seed):
+            vfs.crash(tmp_path / "one", seed)
+            vfs.crash(tmp_path / "two", seed)
 
     left = [
         {file.name: file.read_bytes() for file in (tmp_path / copy).iterdir()}

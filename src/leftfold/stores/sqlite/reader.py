@@ -90,7 +90,7 @@ class Reader:
         query = request.query
         if query == ALL:
             return self._events(request, "position > ? AND position <= ?", [*self._span(request)])
-        if query.single_stream is not None and not query.items[0].tags:
+        if query.single_stream is not None:
             return self._stream_page(request)
         # More than one statement looks names up: in one transaction, see PositionSelect.
         self._cursor.execute("BEGIN")

@@ -28,8 +28,12 @@ SqlAndParameters = tuple[str, list[Any]]
 
 
 def stream_range(item: QueryItem) -> SqlAndParameters:
-    """The condition of an item about one stream, without tags: a range of the index by stream."""
+    """The condition of an item about one stream: a range of the index by stream."""
     sql, parameters = f"stream_id = {STREAM_ID}", [item.stream]
+    for tag in item.tags:
+        sql += f""" AND EXISTS (SELECT 1 FROM event_tags
+ WHERE tag_id = {TAG_ID} AND event_tags.position = events.position)"""
+        parameters.append(tag)
     kinds = _kinds(item)
     if kinds is not None:
         # The plus keeps the planner from the index by kind, which is not in version order.
@@ -74,8 +78,8 @@ class PositionSelect:
 
     def matching(self, items: Sequence[QueryItem]) -> SqlAndParameters:
         """A statement for the positions of events that match any of `items`."""
-        parts = [self._tagged(item) for item in items if item.tags]
-        parts += [self._in_stream(item) for item in items if item.stream and not item.tags]
+        parts = [self._in_stream(item) for item in items if item.stream]
+        parts += [self._tagged(item) for item in items if item.tags and not item.stream]
         parts += self._by_kind([item for item in items if not item.stream and not item.tags])
         if not parts:
             return "SELECT 0 WHERE 0", []
@@ -115,10 +119,6 @@ class PositionSelect:
         if kinds is not None:
             sql += f" AND kind_id IN ({kinds[0]})"
             parameters += kinds[1]
-        if item.stream is not None:
-            sql += f""" AND EXISTS (SELECT 1 FROM events
- WHERE events.position = event_tags.position AND stream_id = {STREAM_ID})"""
-            parameters.append(item.stream)
         return self._page("event_tags", sql, parameters)
 
     def _rarest_first(self, tags: Sequence[str]) -> Sequence[str]:

@@ -31,6 +31,11 @@ def vfs() -> Iterator[FaultyVfs]:
         yield vfs
 
 
+def first_events() -> list[Event[bytes]]:
+    """More than a page of events for each query."""
+    return [Event("shared-1", b"{}", type="Held", tags=("seat:0",)) for _ in range(1100)]
+
+
 def last_events() -> list[Event[bytes]]:
     """What ends a run: each query matches one of them."""
     return [
@@ -71,6 +76,7 @@ def test_each_event_is_delivered_once_and_in_order(tmp_path, closed):
     for seed in seeds(2):
         url = f"sqlite:///{tmp_path / f'{seed}.db'}?busy_timeout_s=100"
         with leftfold.open(url) as log, leftfold.open(url) as events:
+            log.append(first_events())
             consumers = [Consumer(events, query, after) for query in QUERIES for after in (0, 40)]
             write(url, seed)
             log.append(last_events())
@@ -93,6 +99,7 @@ def test_each_event_is_delivered_once_and_in_order_to_tasks(tmp_path, closed):
     async def main(seed: int) -> None:
         url = f"sqlite:///{tmp_path / f'{seed}.db'}?busy_timeout_s=100"
         events = await leftfold.aopen(url)
+        await events.append(first_events())
         subscriptions = [events.subscribe(query) for query in QUERIES]
         delivered: list[list] = [[] for _ in QUERIES]
         tasks = [

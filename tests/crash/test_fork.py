@@ -14,7 +14,7 @@ import leftfold
 from leftfold.testing.history import check
 
 _USE_IN_CHILD = """
-import json, os, sys, warnings
+import json, os, signal, sys, warnings
 import leftfold
 from leftfold import Event, select
 from leftfold.stores.sqlite import SqliteStore
@@ -39,6 +39,7 @@ USES = {
 }
 
 def use_in_child():
+    signal.alarm(60)  # whatever goes wrong, no child outlives the test for long
     refused = []
     for name, use in USES.items():
         try:

@@ -121,13 +121,16 @@ class Following:
         # up to there.
         head = await self._store.head()
         page = await self._store.read(self._decoding.query, after=self._after, limit=PAGE_EVENTS)
+        decoded = self._decoding.page(
+            page
+        )  # before moving on: what cannot be decoded is not skipped
         if page:
             self._after = page[-1].position
         if len(page) < PAGE_EVENTS:
             self._after = max(head, page[-1].position) if page else self._later(head)
         if not page:
             await self._store.wait(head, WAIT_S)
-        return self._decoding.page(page)
+        return decoded
 
     def _later(self, head: int) -> Bound:
         # A start in the future (a version or moment that the log has not reached) stays as it is.

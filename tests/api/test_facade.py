@@ -210,8 +210,9 @@ def test_a_subscription_raises_what_it_cannot_decode(url: str) -> None:
     with leftfold.open(url) as es:
         es.append([Event("a-1", b"{}", type="Strange")])
         events = EventStore(es.store, CODEC).subscribe()
-        with pytest.raises(leftfold.UnknownEventType):
-            next(events)
+        for _ in range(2):  # it stays where it is, and skips nothing
+            with pytest.raises(leftfold.UnknownEventType):
+                next(events)
 
 
 def run(main: Callable[[AsyncEventStore], Awaitable[None]], url: str) -> None:

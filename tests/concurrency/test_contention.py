@@ -2,6 +2,7 @@
 sound.
 """
 
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
@@ -17,6 +18,15 @@ from leftfold.stores.sqlite import SqliteStore
 from leftfold.stores.sqlite.connection import SqliteOptions
 from leftfold.testing.faults import FaultyVfs, seeds
 from leftfold.testing.history import Attempt, Outcome, RandomWriter, check
+
+
+@pytest.fixture(autouse=True)
+def switching() -> Iterator[None]:
+    """Threads take turns more often than they usually do, also in the middle of a function."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
 
 
 def url_of(path: Path) -> str:

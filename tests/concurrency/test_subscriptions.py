@@ -14,6 +14,7 @@ import pytest
 
 import leftfold
 from leftfold import ALL, AsyncEventStore, Event, EventStore, Query, select
+from leftfold.drive import run_sync
 from leftfold.testing.faults import FaultyVfs, seeds
 
 STUCK_S = 60
@@ -204,6 +205,36 @@ def test_a_task_that_stops_or_is_cancelled_leaves_nothing_behind(tmp_path, vfs):
 
     asyncio.run(main())
     await_threads(before)
+
+
+def leftfold_objects() -> int:
+    gc.collect()
+    return sum(type(each).__module__.startswith("leftfold") for each in gc.get_objects())
+
+
+def test_those_who_waited_leave_nothing_behind(tmp_path):
+    with leftfold.open(f"sqlite:///{tmp_path / 'log.db'}") as events:
+        run_sync(events.store.wait(0, 0))
+        before = leftfold_objects()
+        for _ in range(200):
+            run_sync(events.store.wait(0, 0))
+        assert leftfold_objects() - before < 100
+
+
+def test_tasks_that_waited_leave_nothing_behind(tmp_path):
+    async def main() -> None:
+        async with await leftfold.aopen(f"sqlite:///{tmp_path / 'log.db'}") as events:
+            await events.store.wait(0, 0)
+            before = leftfold_objects()
+            for _ in range(100):
+                await events.store.wait(0, 0)
+                waiting = asyncio.create_task(events.store.wait(0, STUCK_S))
+                await events.head()
+                waiting.cancel()
+                await asyncio.wait([waiting])
+            assert leftfold_objects() - before < 50
+
+    asyncio.run(main())
 
 
 def test_closing_the_store_ends_subscriptions_that_wait(tmp_path, vfs):

@@ -1,9 +1,10 @@
 """A process that interrupts itself with SIGINT in the middle of its appends and reads.
 
-Run with: file, seed, interrupts. Prints every attempt; exits with an error if the store cannot be
-used after an interrupt.
+Run with: file, seed, interrupts of appends, interrupts of reads. Prints every attempt; exits with
+an error if the store cannot be used after an interrupt.
 """
 
+import faulthandler
 import random
 import signal
 import sys
@@ -17,6 +18,8 @@ from leftfold import Event, EventStore, select
 from leftfold.testing.history import Attempt
 
 ATTEMPTS_MAX = 100_000
+STUCK_S = 60
+"""After so long this process says where it is stuck, and exits."""
 
 
 class Interrupter:
@@ -57,13 +60,25 @@ def append(events: EventStore, new: list[Event[bytes]], interrupter: Interrupter
     tell(Attempt.of(new, (), appended))
 
 
-def main(path: str, seed: int, interrupts: int) -> None:
+def read_until_interrupted(events: EventStore, interrupter: Interrupter) -> None:
+    """Short reads, so that many interrupts come where a read begins or ends."""
+    try:
+        interrupter.armed = True
+        while True:
+            events.head()
+            list(events.read(select("stream-1"), backwards=True, limit=1))
+    except KeyboardInterrupt:
+        return
+
+
+def main(path: str, seed: int, append_interrupts: int, read_interrupts: int) -> None:
     rng = random.Random(seed)
     events = leftfold.open(f"sqlite:///{path}")
     interrupter = Interrupter(seed)
     for _ in range(ATTEMPTS_MAX):
-        if interrupter.hits >= interrupts:
+        if interrupter.hits >= append_interrupts:
             break
+        faulthandler.dump_traceback_later(STUCK_S, exit=True)
         names = [f"stream-{rng.randrange(5)}" for _ in range(rng.choice((1, 4)))]
         new = [Event(name, b"x" * 500, type="A", tags=(f"n:{rng.randrange(3)}",)) for name in names]
         hits = interrupter.hits
@@ -71,9 +86,14 @@ def main(path: str, seed: int, interrupts: int) -> None:
         if interrupter.hits > hits:
             # Nothing of the interrupted call is left: the next one works, and the repeat too.
             tell(Attempt.of(new, (), events.append(new)))
-    assert interrupter.hits >= interrupts, "hardly any interrupt hit"
+    assert interrupter.hits >= append_interrupts, "hardly any interrupt hit"
+    for _ in range(read_interrupts):
+        faulthandler.dump_traceback_later(STUCK_S, exit=True)
+        read_until_interrupted(events, interrupter)
+        new = [Event("after-read", b"{}", type="A")]
+        tell(Attempt.of(new, (), events.append(new)))
     events.close()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+    main(sys.argv[1], *map(int, sys.argv[2:]))

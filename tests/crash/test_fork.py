@@ -92,8 +92,11 @@ for number in range(6):
 )
 
 _IDS = """
-import json, os, sys
+import json, os, sys, time
 from leftfold import new_id
+
+# A clock that stands still: the time alone must not be what tells the ids apart.
+time.time_ns = lambda: 1_700_000_000_000_000_000
 
 children = []
 ids = [str(new_id()) for _ in range(100)]

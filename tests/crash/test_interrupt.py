@@ -18,13 +18,15 @@ from leftfold import Event, select
 from leftfold.testing.faults import seeds
 from leftfold.testing.history import Attempt, check
 
-INTERRUPTS = 150
 
-
-def test_a_program_that_is_interrupted_again_and_again(tmp_path):
+@pytest.mark.parametrize(
+    "interrupts", [(150, 0), (0, 1500)], ids=["of appends", "of the reads between them"]
+)
+def test_a_program_that_is_interrupted_again_and_again(tmp_path, interrupts):
     for seed in seeds(2):
         path = tmp_path / f"{seed}.db"
-        command = [sys.executable, crash_interrupted.__file__, path, str(seed), str(INTERRUPTS)]
+        arguments = [path, seed, *interrupts]
+        command = [sys.executable, crash_interrupted.__file__, *map(str, arguments)]
         done = subprocess.run(command, capture_output=True, timeout=250, check=False)
 
         assert done.returncode == 0, done.stderr.decode()

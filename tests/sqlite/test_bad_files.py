@@ -233,6 +233,24 @@ def test_a_damaged_file(path: Path) -> None:
     log.close()
 
 
+def test_a_thread_that_cannot_be_started_harms_one_append(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = open_log(path)
+    log.append(event())
+    group = log.store._group  # type: ignore[attr-defined]
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with group.mutex, monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError):
+            log.append(event())
+    assert log.append(event()).position == 2
+    log.close()
+
+
 def test_events_are_immutable_for_everybody(path: Path) -> None:
     filled(path)
     with sqlite3.connect(path) as connection:

@@ -82,12 +82,11 @@ class GroupCommit:
         with self._arrival:
             if self._closed:
                 raise StoreClosed("the store is closed")
-            self._queue.append((promise, append))
             if self._thread is None:
-                self._thread = threading.Thread(
-                    target=self._run, name="leftfold-writer", daemon=True
-                )
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name="leftfold-writer", daemon=True)
+                thread.start()  # may be refused, or interrupted
+                self._thread = thread
+            self._queue.append((promise, append))
             if len(self._queue) == 1 or len(self._queue) >= self._expected:
                 self._arrival.notify()
 

@@ -55,15 +55,17 @@ class Names:
             self.streams = {}
         if len(self.tags) > NAMES_CACHED_MAX:
             self.tags = {}
-        ids = msgspec.json.encode(list({row[1] for row in rows} - self.streams.keys())).decode()
+        streams = self.streams
+        missing = {row[1] for row in rows if row[1] not in streams}
+        ids = msgspec.json.encode(list(missing)).decode()
         named = "SELECT id, name FROM streams WHERE id IN (SELECT value FROM json_each(?))"
-        streams: Any = cursor.execute(named, (ids,))
-        self.streams.update(streams)
+        found: Any = cursor.execute(named, (ids,))
+        streams.update(found)
         kinds: Any = cursor.execute("SELECT id, type, schema_version FROM kinds")
         self.kinds.update((id, (type_, version)) for id, type_, version in kinds)
         tagged = """SELECT name FROM json_each(?) JOIN tags ON tags.id = json_each.value
  ORDER BY json_each.key"""
-        for tag_ids in {row[5] for row in rows} - self.tags.keys() - {None}:
+        for tag_ids in {row[5] for row in rows if row[5] and row[5] not in self.tags}:
             names: Any = cursor.execute(tagged, (tag_ids,))
             self.tags[tag_ids] = tuple(name for (name,) in names)
 

@@ -122,10 +122,11 @@ def check_identity(connection: apsw.Connection, path: str) -> int:
     """The schema version of the file, 0 for an empty one. Raises IncompatibleStore for what is not
     ours or newer.
     """
-    application_id, version = connection.pragma("application_id"), connection.pragma("user_version")
-    if application_id != APPLICATION_ID and not (
-        application_id == 0 == version and _is_empty(connection)
-    ):
+    # One statement sees one moment: another process may be migrating.
+    sql = """SELECT application_id, user_version, (SELECT count(*) FROM sqlite_schema)
+ FROM pragma_application_id, pragma_user_version"""
+    application_id, version, tables = connection.execute(sql).get
+    if application_id != APPLICATION_ID and (application_id, version, tables) != (0, 0, 0):
         raise IncompatibleStore(
             f"{path} is an SQLite database of another program; choose another file"
         )
@@ -135,7 +136,3 @@ def check_identity(connection: apsw.Connection, path: str) -> int:
             f"{len(MIGRATIONS)}; upgrade leftfold"
         )
     return int(version)
-
-
-def _is_empty(connection: apsw.Connection) -> bool:
-    return bool(connection.execute("SELECT count(*) = 0 FROM sqlite_schema").get)

@@ -112,6 +112,8 @@ class SqliteStore:
     def _warm_reader_held(self) -> Iterator[Reader]:
         try:
             self._refuse_if_unusable()
+            if self._warm_reader.connection.in_transaction:  # left by an interrupt (Ctrl-C)
+                self._warm_reader.reset()
             yield self._warm_reader
         finally:
             self._group.mutex.release()

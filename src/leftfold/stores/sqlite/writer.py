@@ -52,14 +52,10 @@ class Writer:
         self._clock = clock
         self._kinds: dict[tuple[str, str, int], int] = {}
         self._tags: dict[str, int] = {}
-        self._position = self._recorded_us = 0
-        self._forget()
-
-    def _forget(self) -> None:
-        self._data_version = -1
         self._streams: dict[str, _Stream] = {}
-        self._kinds.clear()
-        self._tags.clear()
+        self._position = self._recorded_us = 0
+        self._data_version = -1
+        """-1: nothing that is remembered can be trusted."""
 
     def commit(self, appends: Sequence[Append]) -> Sequence[Outcome]:
         """Record those whose conditions hold; one outcome each, in order. Durable when this
@@ -75,16 +71,18 @@ class Writer:
             return [translate(error, self._path) for _ in appends]
 
     def _transaction(self, appends: Sequence[Append], ids_first: bool) -> Sequence[Outcome]:
-        if self._connection.in_transaction:
-            # An interrupt (Ctrl-C) came between two lines of ours, or of a reader.
-            self._roll_back()
+        # An interrupt (Ctrl-C) may leave at any call, so trust comes back at a regular end only.
+        trusted, self._data_version = self._data_version, -1
         try:
+            if self._connection.in_transaction:
+                self._cursor.execute("ROLLBACK")
             self._cursor.execute("BEGIN IMMEDIATE")
-            self._refresh()
+            data_version = self._refresh(trusted)
             head = self._position
             outcomes = [self._append(append, ids_first) for append in appends]
             if self._position == head:
                 self._cursor.execute("ROLLBACK")
+                self._data_version = data_version
                 return outcomes
             failure = self._commit()
             if failure is None:
@@ -93,15 +91,20 @@ class Writer:
                 self._data_version = self._connection.data_version()
                 return outcomes
         except BaseException:
-            self._roll_back()
+            # Not in a method: an interrupt may come as one is entered.
+            if self._connection.in_transaction:
+                self._cursor.execute("ROLLBACK")
             raise
-        self._roll_back()
+        if self._connection.in_transaction:
+            self._cursor.execute("ROLLBACK")
         return [self._failed(append, failure) for append in appends]
 
-    def _refresh(self) -> None:
+    def _refresh(self, trusted: int) -> int:
         data_version = self._connection.data_version()
-        if data_version != self._data_version:
-            self._data_version = data_version
+        if trusted == -1:
+            self._kinds.clear()
+            self._tags.clear()
+        if data_version != trusted:
             self._streams.clear()
             last = "SELECT position, recorded_at FROM events ORDER BY position DESC LIMIT 1"
             row: Any = self._cursor.execute(last).get
@@ -110,6 +113,7 @@ class Writer:
             self._streams.clear()
         if len(self._tags) > NAMES_CACHED_MAX:
             self._tags.clear()
+        return data_version
 
     def _commit(self) -> apsw.Error | None:
         try:
@@ -125,11 +129,6 @@ class Writer:
             return translate(failure, self._path)
         reason = f"{self._path}: {str(failure) or type(failure).__name__}"
         return OutcomeUnknown(tuple(event.id for event in append.events), reason)
-
-    def _roll_back(self) -> None:
-        self._forget()
-        if self._connection.in_transaction:
-            self._cursor.execute("ROLLBACK")
 
     def _append(self, append: Append, ids_first: bool) -> Outcome:
         try:

@@ -21,6 +21,8 @@ _MET = {True: "yes", False: "**no**", None: ""}
 HEADINGS = ("row", "subject", "against", "goal", "ratio", "(range)", "met", "medians", "unit")
 
 _SETUP = """\
+Goals that are missed: [PROFILE.md](PROFILE.md) says where the time goes, and what was tried.
+
 ## How to read it
 
 All subjects of a row take turns on the same machine, in rotating order: {rounds} rounds, after one

@@ -124,6 +124,9 @@ class StreamVersion(Struct, frozen=True):
 class NoneMatch(Struct, frozen=True):
     """Append only if no event after position `after` matches `query`: what was decided on still
     holds.
+
+    Take `after` from `head()` before reading, or from the last event read. A position that the log
+    has not reached is refused with InvalidInput: it is of another log.
     """
 
     query: Query

@@ -14,7 +14,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, TypeVar
 
-from leftfold.errors import StoreClosed
+from leftfold.errors import InvalidInput, StoreClosed
 
 T = TypeVar("T")
 
@@ -138,6 +138,8 @@ class LoopDriver:
         return await self._loop.run_in_executor(self._threads, function, *args)
 
     def promise(self) -> _LoopPromise:
+        if asyncio.get_running_loop() is not self._loop:
+            raise InvalidInput("this store belongs to another event loop; open one in this loop")
         return _LoopPromise(self._loop)
 
     def settle(self, settled: Iterable[tuple[_LoopPromise, Any]]) -> None:

@@ -121,13 +121,16 @@ class Following:
         # up to there.
         head = await self._store.head()
         page = await self._store.read(self._decoding.query, after=self._after, limit=PAGE_EVENTS)
-        decoded = self._decoding.page(
-            page
-        )  # before moving on: what cannot be decoded is not skipped
-        if page:
-            self._after = page[-1].position
-        if len(page) < PAGE_EVENTS:
-            self._after = max(head, page[-1].position) if page else self._later(head)
+        # Before moving on: what cannot be decoded is not skipped.
+        decoded = self._decoding.page(page)
+        if self._decoding.query.single_stream is not None:
+            # Versions reach the place in a stream by one index seek.
+            self._after = Version(page[-1].version) if page else self._after
+        elif page:
+            full = len(page) == PAGE_EVENTS
+            self._after = page[-1].position if full else max(head, page[-1].position)
+        else:
+            self._after = self._later(head)
         if not page:
             await self._store.wait(head, WAIT_S)
         return decoded

@@ -308,6 +308,25 @@ def test_both_faces_have_the_same_methods_and_words() -> None:
         assert words == (theirs[name].__doc__ or "").replace("thread", "task")
 
 
+def test_a_store_of_another_event_loop_says_so(tmp_path: Path) -> None:
+    async def opened() -> AsyncEventStore:
+        return await leftfold.aopen(f"sqlite:///{tmp_path}/log.db", CODEC)
+
+    es = asyncio.run(opened())
+    with pytest.raises(InvalidInput, match="another event loop"):
+        asyncio.run(es.append_to_stream("a-1", counted(1)))
+    es.store._close()  # type: ignore[attr-defined]
+
+
+def test_a_subscription_to_one_stream_goes_on_by_version(url: str) -> None:
+    with leftfold.open(url, CODEC) as es:
+        events = es.subscribe(select("a-1", types=[Counted]))
+        for number in range(3):
+            es.append([Event("b-1", Counted(-1)), Event("a-1", Closed())])
+            es.append_to_stream("a-1", counted(number))
+            assert next(events).data == Counted(number)
+
+
 def test_a_store_of_ones_own_can_be_given(url: str) -> None:
     es = EventStore(MemoryStore(), CODEC)
     es.append_to_stream("a-1", counted(1))

@@ -61,7 +61,11 @@ class Names:
         named = "SELECT id, name FROM streams WHERE id IN (SELECT value FROM json_each(?))"
         found: Any = cursor.execute(named, (ids,))
         streams.update(found)
-        kinds: Any = cursor.execute("SELECT id, type, schema_version FROM kinds")
+        missing = {row[3] for row in rows if row[3] not in self.kinds}
+        ids = msgspec.json.encode(list(missing)).decode()
+        named = """SELECT id, type, schema_version FROM kinds
+ WHERE id IN (SELECT value FROM json_each(?))"""
+        kinds: Any = cursor.execute(named, (ids,))
         self.kinds.update((id, (type_, version)) for id, type_, version in kinds)
         tagged = """SELECT name FROM json_each(?) JOIN tags ON tags.id = json_each.value
  ORDER BY json_each.key"""

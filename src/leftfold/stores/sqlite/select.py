@@ -13,7 +13,7 @@ import apsw
 
 from leftfold.query import QueryItem
 
-KINDS_MERGED_MAX = 32
+KINDS_MERGED_MAX = 400
 """Above so many kinds the log is scanned: it then holds hardly anything else."""
 TAG_SAMPLE_MAX = 1000
 """How many entries of each tag are counted to find the rarest."""
@@ -97,14 +97,18 @@ class PositionSelect:
         """One range for each kind that any of `items` allows: SQLite joins 500 selects at most."""
         span, parameters = "position > ? AND position <= ?", [*self._low_high]
         ids: dict[int, None] = {}
+        statements: list[SqlAndParameters] = []
         for item in items:
             kinds = _kinds(item)
             if kinds is None:
                 return [self._page("events", span, parameters)]
-            ids.update((id, None) for (id,) in self._cursor.execute(*kinds))
+            statements.append(kinds)
+            some = f"{kinds[0]} LIMIT {KINDS_MERGED_MAX + 1}"
+            ids.update((id, None) for (id,) in self._cursor.execute(some, kinds[1]))
         if len(ids) > KINDS_MERGED_MAX:
-            scan = f"{span} AND +kind_id IN {_in_list([*ids])}"
-            return [self._page("events", scan, [*parameters, *ids])]
+            scan = f"{span} AND +kind_id IN ({' UNION ALL '.join(sql for sql, _ in statements)})"
+            values = [value for _, values in statements for value in values]
+            return [self._page("events", scan, [*parameters, *values])]
         return [self._page("events", f"kind_id = ? AND {span}", [id, *parameters]) for id in ids]
 
     def _tagged(self, item: QueryItem) -> SqlAndParameters:

@@ -83,7 +83,10 @@ class _PydanticFormat:
 
     def encode(self, data: Any) -> bytes:
         # What does not fit its field is found by reading it back, with its path.
-        encoded: bytes = self._adapter.dump_json(data, warnings=False)
+        encoded: bytes = self._adapter.dump_json(data, by_alias=True, warnings=False)
+        # Excluded fields and one-sided aliases would come back as their defaults.
+        if self._adapter.validate_json(encoded) != data:
+            raise ValueError("what would be stored reads back as something else")
         if self._name == "json":
             return encoded
         return msgspec.msgpack.encode(msgspec.json.decode(encoded))

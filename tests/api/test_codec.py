@@ -154,6 +154,32 @@ def test_a_misfit_is_refused_before_it_is_appended(data: Any, path: str) -> None
     assert es.append_to_stream("a-1", [OBJECTS[0]]).position == 1
 
 
+class Aliased(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(alias_generator=lambda name: name.replace("_d", "D"))
+    amount_due: int = 0
+
+
+class Excluding(pydantic.BaseModel):
+    amount: int = pydantic.Field(default=0, exclude=True)
+
+
+class OneSided(pydantic.BaseModel):
+    amount: int = pydantic.Field(default=0, validation_alias="amt")
+
+
+@pytest.mark.parametrize("format", ["json", "msgpack"])
+def test_pydantic_aliases_come_back(format: Any) -> None:
+    codec = Codec(Aliased, format=format)
+    encoded = codec.encode(Event("a-1", Aliased(amountDue=5)))
+    assert codec.decode(recorded(encoded))[0].data.amount_due == 5
+
+
+@pytest.mark.parametrize("data", [Excluding(amount=5), OneSided(amt=5)])
+def test_pydantic_fields_that_would_be_lost_are_refused(data: Any) -> None:
+    with pytest.raises(InvalidEvent, match="reads back as something else"):
+        Codec(type(data)).encode(Event("a-1", data))
+
+
 class Odd(Struct):
     value: Any
 

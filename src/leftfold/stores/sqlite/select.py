@@ -15,6 +15,8 @@ from leftfold.query import QueryItem
 
 KINDS_MERGED_MAX = 400
 """Above so many kinds the log is scanned: it then holds hardly anything else."""
+SPAN_PER_KIND_MIN = 100
+"""A span of fewer positions for each kind is scanned: to look at it costs less than to merge."""
 TAG_SAMPLE_MAX = 1000
 """How many entries of each tag are counted to find the rarest."""
 
@@ -105,7 +107,8 @@ class PositionSelect:
             statements.append(kinds)
             some = f"{kinds[0]} LIMIT {KINDS_MERGED_MAX + 1}"
             ids.update((id, None) for (id,) in self._cursor.execute(some, kinds[1]))
-        if len(ids) > KINDS_MERGED_MAX:
+        low, high = self._low_high
+        if len(ids) > KINDS_MERGED_MAX or high - low < SPAN_PER_KIND_MIN * len(ids):
             scan = f"{span} AND +kind_id IN ({' UNION ALL '.join(sql for sql, _ in statements)})"
             values = [value for _, values in statements for value in values]
             return [self._page("events", scan, [*parameters, *values])]

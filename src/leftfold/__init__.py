@@ -4,11 +4,17 @@ Everything public is importable from here; `leftfold.testing` is the test kit, `
 `leftfold.limits` list every error and every limit.
 """
 
+from leftfold.app import App
 from leftfold.codec import RAW, Codec, EventType, Tag
+from leftfold.command import Handled
+from leftfold.decider import Aggregate, Decider, Snapshots
 from leftfold.errors import (
     AppendConditionFailed,
+    Contention,
     DuplicateEvent,
+    EvolveFailed,
     IncompatibleStore,
+    InvalidDecision,
     InvalidEvent,
     InvalidInput,
     LeftfoldError,
@@ -21,29 +27,39 @@ from leftfold.errors import (
     Unsupported,
 )
 from leftfold.event import Appended, Event, Metadata, RecordedEvent, new_id
-from leftfold.facade import AsyncEventStore, AsyncSubscription, EventStore, Subscription
+from leftfold.facade import AsyncEventStore, EventStore
+from leftfold.loading import Loaded, Step
 from leftfold.opening import aopen, open
 from leftfold.query import ALL, NoneMatch, Query, QueryItem, StreamVersion, Version, select
 from leftfold.store import Capabilities, Store
+from leftfold.subscriptions import AsyncSubscription, Subscription
 from leftfold.upcasting import Payload, Upcaster
 
 __all__ = [
     "ALL",
     "RAW",
+    "Aggregate",
+    "App",
     "AppendConditionFailed",
     "Appended",
     "AsyncEventStore",
     "AsyncSubscription",
     "Capabilities",
     "Codec",
+    "Contention",
+    "Decider",
     "DuplicateEvent",
     "Event",
     "EventStore",
     "EventType",
+    "EvolveFailed",
+    "Handled",
     "IncompatibleStore",
+    "InvalidDecision",
     "InvalidEvent",
     "InvalidInput",
     "LeftfoldError",
+    "Loaded",
     "Metadata",
     "MissingExtra",
     "NoneMatch",
@@ -52,6 +68,8 @@ __all__ = [
     "Query",
     "QueryItem",
     "RecordedEvent",
+    "Snapshots",
+    "Step",
     "Store",
     "StoreClosed",
     "StoreUnavailable",

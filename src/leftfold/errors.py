@@ -118,3 +118,47 @@ class UnknownEventType(UndecodableEvent):
     """The codec has no class for the stored type and schema version. Register one, or pass the
     event through.
     """
+
+
+class EvolveFailed(LeftfoldError):
+    """`evolve` cannot take a recorded event. The event stays in the log, unharmed: mend `evolve`.
+
+    `decider` is the category; `position`, `stream`, `version` and `type` say which event; `reason`
+    says why. What `evolve` raised is the cause.
+    """
+
+    def __init__(self, decider: str, recorded: tuple[int, str, int, str], reason: str) -> None:
+        self.decider, self.reason = decider, reason
+        self.position, self.stream, self.version, self.type = recorded
+        super().__init__(
+            f"evolve of decider {decider!r} {reason} on {self.type!r} at position {self.position}, "
+            f"version {self.version} of stream {self.stream!r}"
+        )
+
+
+class InvalidDecision(LeftfoldError):
+    """`decide` returned what is no list of events, or what `evolve` cannot take, or it changed the
+    state. Nothing was recorded: mend the decider.
+
+    `decider` is the category, `command` the class of the command, `reason` what was found.
+    """
+
+    def __init__(self, decider: str, command: str, reason: str) -> None:
+        super().__init__(
+            f"decide of decider {decider!r} on {command}: {reason}; nothing was recorded"
+        )
+        self.decider, self.command, self.reason = decider, command, reason
+
+
+class Contention(LeftfoldError):
+    """A command met a conflict at each of its `attempts`. Nothing was recorded: try again later.
+
+    `conflict` is the last one.
+    """
+
+    def __init__(self, decider: str, attempts: int, conflict: AppendConditionFailed) -> None:
+        super().__init__(
+            f"a command of decider {decider!r} was overtaken {attempts} times, "
+            f"at last because {conflict}; nothing was recorded, try again later"
+        )
+        self.decider, self.attempts, self.conflict = decider, attempts, conflict

@@ -7,126 +7,33 @@ Both do the same by finishing, or awaiting, the same flows.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from datetime import datetime
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self, TypeVar
 
-from leftfold.codec import RAW, EventCodec, resolve_condition
-from leftfold.drive import run_sync
-from leftfold.errors import InvalidInput
+from leftfold.command import Handled, Order
+from leftfold.decider import Boundary, Decider
+from leftfold.drive import BlockingDriver, LoopDriver, run_sync
 from leftfold.event import NO_METADATA, Appended, Event, Metadata, RecordedEvent
-from leftfold.query import ALL, Bound, Condition, NoneMatch, Query, StreamVersion
+from leftfold.face import Face
+from leftfold.loading import At, Loaded, Step, Stepping, load
+from leftfold.query import ALL, Bound, Condition, Query
 from leftfold.reading import Following, ReadArguments, Reading
-from leftfold.store import Store
+from leftfold.subscriptions import AsyncSubscription, Subscription
+
+C = TypeVar("C")
+S = TypeVar("S")
+T = TypeVar("T")
 
 
-class _Face:
-    """What both faces share: their parts, and how domain events become stored ones."""
-
-    def __init__(self, store: Store, codec: EventCodec = RAW) -> None:
-        self.store = store
-        self.codec = codec
-
-    async def _append(
-        self, events: Iterable[Event[Any]], conditions: Sequence[Condition]
-    ) -> Appended:
-        encode = self.codec.encode
-        encoded = [encode(event) for event in _events(events)]
-        if isinstance(conditions, StreamVersion | NoneMatch):
-            raise InvalidInput(f"conditions is a list, found {conditions}; put it in brackets")
-        resolved = [resolve_condition(self.codec, condition) for condition in conditions]
-        return await self.store.append(encoded, conditions=resolved)
-
-    async def _append_to_stream(
-        self, stream: str, events: Iterable[Any], expected_version: int | None, metadata: Metadata
-    ) -> Appended:
-        conditions = () if expected_version is None else (StreamVersion(stream, expected_version),)
-        return await self._append(
-            [Event(stream, data, metadata=metadata) for data in _each(events)], conditions
-        )
-
-
-def _events(events: Iterable[Event[Any]]) -> Iterator[Event[Any]]:
-    for event in _each(events):
-        if not isinstance(event, Event):
-            found = type(event).__name__
-            raise InvalidInput(f"append takes Event(stream, data) values, found {found}")
-        yield event
-
-
-def _each(events: Iterable[Any]) -> Iterable[Any]:
-    if not isinstance(events, Iterable):
-        raise InvalidInput(f"an append takes a list of events, found one {type(events).__name__}")
-    return events
-
-
-class Subscription:
-    """An endless iterator of events. Ends when it or the store is closed, from any thread."""
-
-    def __init__(self, following: Following) -> None:
-        self._following = following
-        self._page: Iterator[RecordedEvent[Any]] = iter(())
-
-    def __iter__(self) -> Self:
-        return self
-
-    def __next__(self) -> RecordedEvent[Any]:
-        while not self._following.closed:
-            for event in self._page:
-                return event
-            page = run_sync(self._following.next_page())
-            if page is None:
-                break
-            self._page = iter(page)
-        raise StopIteration
-
-    def close(self) -> None:
-        """Let the iteration end; a waiting one ends within 0.25 seconds."""
-        self._following.closed = True
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
-
-class AsyncSubscription:
-    """An endless async iterator of events. Ends when it or the store is closed."""
-
-    def __init__(self, following: Following) -> None:
-        self._following = following
-        self._page: Iterator[RecordedEvent[Any]] = iter(())
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> RecordedEvent[Any]:
-        while not self._following.closed:
-            for event in self._page:
-                return event
-            page = await self._following.next_page()
-            if page is None:
-                break
-            self._page = iter(page)
-        raise StopAsyncIteration
-
-    async def aclose(self) -> None:
-        """Let the iteration end; a waiting one ends within 0.25 seconds."""
-        self._following.closed = True
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        await self.aclose()
-
-
-class EventStore(_Face):
+class EventStore(Face):
     """A store and a codec, for sync code. Safe to share between threads.
 
     Data of appended and read events is domain objects of the codec's classes; without a codec it is
     bytes.
     """
+
+    _make_driver = BlockingDriver
 
     def append(
         self, events: Iterable[Event[Any]], *, conditions: Sequence[Condition] = ()
@@ -185,6 +92,71 @@ class EventStore(_Face):
         """
         return Subscription(Following(self.store, self.codec, query, after))
 
+    def handle(
+        self,
+        decider: Decider[C, S, Any],
+        boundary: Boundary,
+        command: C,
+        *,
+        expected_version: int | None = None,
+        metadata: Metadata = NO_METADATA,
+    ) -> Handled[S]:
+        """Decide on a command and record what was decided, on the true state of its boundary.
+
+        `boundary` is the id of a stream `category-id`, or a query over tags and types. After a
+        conflict what is new is read and the command is decided again, at most 50 times, then
+        Contention. What `decide` raises passes through and is not retried.
+        With `expected_version` it is refused with AppendConditionFailed, and not retried, unless
+        the stream is at that version. With a `command_id` in `metadata` a second delivery gets what
+        the first one got. Raises InvalidDecision, EvolveFailed and what `append` and `read` raise.
+        """
+        order = Order(command, expected_version, metadata)
+        return run_sync(self._handle(decider, boundary, order))
+
+    def load(
+        self,
+        decider: Decider[Any, S, Any],
+        boundary: Boundary,
+        *,
+        at: At | None = None,
+        as_of: datetime | None = None,
+    ) -> Loaded[S]:
+        """The state of a boundary, and its version: now, or at a time by either clock.
+
+        `at` is a version (a number of events) or a moment of recording. `as_of` is a moment of the
+        world's clock: it folds the events that had occurred by then, in the order in which they
+        occurred; that holds them in memory. Raises EvolveFailed, InvalidInput for a version that
+        there is not yet, and what `read` raises.
+        """
+        return run_sync(load(self._parts, decider, boundary, at=at, as_of=as_of))
+
+    def state(
+        self,
+        decider: Decider[Any, S, Any],
+        boundary: Boundary,
+        *,
+        at: At | None = None,
+        as_of: datetime | None = None,
+    ) -> S:
+        """The state alone of what `load` gives."""
+        return (run_sync(load(self._parts, decider, boundary, at=at, as_of=as_of))).state
+
+    def history(
+        self,
+        decider: Decider[Any, S, Any],
+        boundary: Boundary,
+        *,
+        after: At = 0,
+        until: At | None = None,
+    ) -> Iterator[Step[S]]:
+        """Every event of a boundary, with the state before and after it: why it is what it is.
+
+        From after `after` up to and including `until`, each a version or a moment of recording.
+        Memory stays bounded. Raises what `load` raises.
+        """
+        stepping = Stepping(self._parts, decider, boundary, after_until=(after, until))
+        return _iterate(stepping)
+
     def head(self) -> int:
         """The position of the last event, 0 when there is none."""
         return run_sync(self.store.head())
@@ -193,7 +165,7 @@ class EventStore(_Face):
         """Finish what was accepted and free everything. Subscriptions end. Closing twice is
         harmless.
         """
-        run_sync(self.store.close())
+        run_sync(self._close())
 
     def __enter__(self) -> Self:
         return self
@@ -207,17 +179,23 @@ class EventStore(_Face):
         self.close()
 
 
-def _iterate(reading: Reading) -> Iterator[RecordedEvent[Any]]:
-    while (page := run_sync(reading.next_page())) is not None:
+class _Paged(Protocol[T]):
+    async def next_page(self) -> list[T] | None: ...
+
+
+def _iterate(paged: _Paged[T]) -> Iterator[T]:
+    while (page := run_sync(paged.next_page())) is not None:
         yield from page
 
 
-class AsyncEventStore(_Face):
+class AsyncEventStore(Face):
     """A store and a codec, for async code: tasks of the event loop in which it was opened.
 
     Data of appended and read events is domain objects of the codec's classes; without a codec it is
     bytes. A cancelled append may still be recorded.
     """
+
+    _make_driver = LoopDriver
 
     async def append(
         self, events: Iterable[Event[Any]], *, conditions: Sequence[Condition] = ()
@@ -278,6 +256,73 @@ class AsyncEventStore(_Face):
         """
         return AsyncSubscription(Following(self.store, self.codec, query, after))
 
+    async def handle(
+        self,
+        decider: Decider[C, S, Any],
+        boundary: Boundary,
+        command: C,
+        *,
+        expected_version: int | None = None,
+        metadata: Metadata = NO_METADATA,
+    ) -> Handled[S]:
+        """Decide on a command and record what was decided, on the true state of its boundary.
+
+        `boundary` is the id of a stream `category-id`, or a query over tags and types. After a
+        conflict what is new is read and the command is decided again, at most 50 times, then
+        Contention. What `decide` raises passes through and is not retried.
+        With `expected_version` it is refused with AppendConditionFailed, and not retried, unless
+        the stream is at that version. With a `command_id` in `metadata` a second delivery gets what
+        the first one got. Raises InvalidDecision, EvolveFailed and what `append` and `read` raise.
+        """
+        order = Order(command, expected_version, metadata)
+        return await self._handle(decider, boundary, order)
+
+    async def load(
+        self,
+        decider: Decider[Any, S, Any],
+        boundary: Boundary,
+        *,
+        at: At | None = None,
+        as_of: datetime | None = None,
+    ) -> Loaded[S]:
+        """The state of a boundary, and its version: now, or at a time by either clock.
+
+        `at` is a version (a number of events) or a moment of recording. `as_of` is a moment of the
+        world's clock: it folds the events that had occurred by then, in the order in which they
+        occurred; that holds them in memory. Raises EvolveFailed, InvalidInput for a version that
+        there is not yet, and what `read` raises.
+        """
+        return await load(self._parts, decider, boundary, at=at, as_of=as_of)
+
+    async def state(
+        self,
+        decider: Decider[Any, S, Any],
+        boundary: Boundary,
+        *,
+        at: At | None = None,
+        as_of: datetime | None = None,
+    ) -> S:
+        """The state alone of what `load` gives."""
+        return (await load(self._parts, decider, boundary, at=at, as_of=as_of)).state
+
+    async def history(
+        self,
+        decider: Decider[Any, S, Any],
+        boundary: Boundary,
+        *,
+        after: At = 0,
+        until: At | None = None,
+    ) -> AsyncIterator[Step[S]]:
+        """Every event of a boundary, with the state before and after it: why it is what it is.
+
+        From after `after` up to and including `until`, each a version or a moment of recording.
+        Memory stays bounded. Raises what `load` raises.
+        """
+        stepping = Stepping(self._parts, decider, boundary, after_until=(after, until))
+        while (page := await stepping.next_page()) is not None:
+            for step in page:
+                yield step
+
     async def head(self) -> int:
         """The position of the last event, 0 when there is none."""
         return await self.store.head()
@@ -286,7 +331,7 @@ class AsyncEventStore(_Face):
         """Finish what was accepted and free everything. Subscriptions end. Closing twice is
         harmless.
         """
-        await self.store.close()
+        await self._close()
 
     async def __aenter__(self) -> Self:
         return self

@@ -65,7 +65,7 @@ def _check_event(event: Event[bytes], before: Event[bytes] | None) -> int:
     if before is None or event.type is not before.type:
         check_name("type", event.type)
     if before is None or event.metadata is not before.metadata:
-        _check_metadata(event.metadata)
+        check_metadata(event.metadata)
     if event.tags:
         _check_tags(event.tags)
     return _check_own(event)
@@ -84,7 +84,7 @@ def _check_own(event: Event[bytes]) -> int:
     if type(event.id) is not UUID:
         raise InvalidInput(f"{event.type}: id is a uuid.UUID, found {_short(event.id)}")
     if event.schema_version != 1:
-        _check_integer("schema_version", event.schema_version, 1, SCHEMA_VERSION_MAX)
+        check_integer("schema_version", event.schema_version, 1, SCHEMA_VERSION_MAX)
     if event.occurred_at is not None:
         check_moment("occurred_at", event.occurred_at)
     return len(data)
@@ -140,7 +140,8 @@ def _check_tags(tags: object) -> None:
         raise InvalidInput(f"each tag is given once, found {tags!r}")
 
 
-def _check_metadata(metadata: object) -> None:
+def check_metadata(metadata: object) -> None:
+    """Refuse, with InvalidInput, what is no Metadata, or one that no store may keep."""
     if not isinstance(metadata, Metadata):
         raise InvalidInput(f"metadata is a Metadata, found {_short(metadata)}")
     for what in ("correlation_id", "causation_id", "command_id", "actor"):
@@ -173,10 +174,10 @@ def _check_extra(extra: object) -> None:
 def _check_condition(condition: object) -> None:
     if isinstance(condition, StreamVersion):
         check_name("stream", condition.stream)
-        _check_integer("an expected version", condition.version, 0, POSITION_MAX)
+        check_integer("an expected version", condition.version, 0, POSITION_MAX)
     elif isinstance(condition, NoneMatch):
         check_query(condition.query)
-        _check_integer("after", condition.after, 0, POSITION_MAX)
+        check_integer("after", condition.after, 0, POSITION_MAX)
     else:
         raise InvalidInput(
             f"a condition is a StreamVersion or a NoneMatch, found {_short(condition)}"
@@ -222,21 +223,22 @@ def check_read(query: Query, after: Bound, until: Bound | None, limit: int) -> N
     _check_bound("after", after, query)
     if until is not None:
         _check_bound("until", until, query)
-    _check_integer("limit (events a page)", limit, 1, PAGE_EVENTS_MAX)
+    check_integer("limit (events a page)", limit, 1, PAGE_EVENTS_MAX)
 
 
 def _check_bound(what: str, bound: Bound, query: Query) -> None:
     if isinstance(bound, Version):
         if query.single_stream is None:
             raise InvalidInput(f"{what}={bound} needs a query for one stream, found {query}")
-        _check_integer(what, bound.number, 0, POSITION_MAX)
+        check_integer(what, bound.number, 0, POSITION_MAX)
     elif isinstance(bound, datetime):
         check_moment(what, bound)
     else:
-        _check_integer(what, bound, 0, POSITION_MAX)
+        check_integer(what, bound, 0, POSITION_MAX)
 
 
-def _check_integer(what: str, value: object, least: int, most: int) -> None:
+def check_integer(what: str, value: object, least: int, most: int) -> None:
+    """Refuse, with InvalidInput, what is no int from `least` to `most`."""
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
         raise InvalidInput(f"{what} is an integer from {least} to {most}, found {_short(value)}")
 

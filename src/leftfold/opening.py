@@ -6,50 +6,62 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 import msgspec
 
+from leftfold.app import App
 from leftfold.codec import RAW, EventCodec
 from leftfold.drive import BlockingDriver, Driver, LoopDriver
 from leftfold.errors import InvalidInput
 from leftfold.facade import AsyncEventStore, EventStore
+from leftfold.snapshot import SnapshotStore
 from leftfold.store import Store
 from leftfold.stores.memory import MemoryStore
+from leftfold.stores.memory_snapshots import MemorySnapshots
 from leftfold.stores.sqlite import SqliteStore
 from leftfold.stores.sqlite.connection import SqliteOptions
+from leftfold.stores.sqlite.snapshots import SNAPSHOTS_SUFFIX, SqliteSnapshots
 
 _FORMS = "sqlite:///relative/path.db, sqlite:////absolute/path.db, memory://"
 
 
-def open(url: str, codec: EventCodec = RAW) -> EventStore:
+def open(url: str, codec: EventCodec | App = RAW, *, cached_states_max: int = 0) -> EventStore:
     """The store that `url` names, created where needed, for sync code.
 
     `sqlite:///bank.db` is a file beside the working directory, `sqlite:////var/lib/bank.db` an
     absolute path, `memory://` a new empty store in memory. Options follow a question mark: see
-    `SqliteOptions`. Raises InvalidInput, IncompatibleStore, StoreUnavailable.
+    `SqliteOptions`. `codec` may be an App, which has one. So many states of deciders as
+    `cached_states_max` says are remembered in the process, and a load then reads only what is new.
+    Raises InvalidInput, IncompatibleStore, StoreUnavailable.
     """
-    return EventStore(_open_store(url, BlockingDriver()), codec)
+    store, snapshots = _open_stores(url, BlockingDriver())
+    return EventStore(store, codec, snapshots=snapshots, cached_states_max=cached_states_max)
 
 
-async def aopen(url: str, codec: EventCodec = RAW) -> AsyncEventStore:
+async def aopen(
+    url: str, codec: EventCodec | App = RAW, *, cached_states_max: int = 0
+) -> AsyncEventStore:
     """The store that `url` names, for async code: as `open`, but never blocks the event loop."""
     driver = LoopDriver()
     try:
-        return AsyncEventStore(await driver.call(_open_store, url, driver), codec)
+        store, snapshots = await driver.call(_open_stores, url, driver)
+        return AsyncEventStore(
+            store, codec, snapshots=snapshots, cached_states_max=cached_states_max
+        )
     except BaseException:
         driver.close()
         raise
 
 
-def _open_store(url: str, driver: Driver) -> Store:
+def _open_stores(url: str, driver: Driver) -> tuple[Store, SnapshotStore]:
     if "://" not in str(url):
         raise InvalidInput(f"a store URL looks like {_FORMS}; found {url!r}")
     parts = urlsplit(url, allow_fragments=False)
     if parts.scheme == "memory":
         if url != "memory://":
             raise InvalidInput(f"the memory store takes nothing after memory://, found {url!r}")
-        return MemoryStore(driver)
+        return MemoryStore(driver), MemorySnapshots()
     if parts.scheme == "sqlite":
-        return SqliteStore(
-            _sqlite_path(url, parts.netloc, parts.path), _sqlite_options(parts.query), driver=driver
-        )
+        path = _sqlite_path(url, parts.netloc, parts.path)
+        store = SqliteStore(path, _sqlite_options(parts.query), driver=driver)
+        return store, SqliteSnapshots(store.path + SNAPSHOTS_SUFFIX, driver)
     raise InvalidInput(
         f"unknown scheme {parts.scheme!r} in {url!r}; a store URL looks like {_FORMS}"
     )

@@ -11,7 +11,7 @@ from typing import Any
 from msgspec import Struct
 
 from leftfold.errors import InvalidInput
-from leftfold.event import RecordedEvent
+from leftfold.event import Event, RecordedEvent
 
 
 def category_of(stream: str) -> str:
@@ -39,8 +39,8 @@ class QueryItem(Struct, frozen=True):
         )
         return f"select({', '.join(f'{name}={value!r}' for name, value in parts if value)})"
 
-    def matches(self, event: RecordedEvent[Any]) -> bool:
-        """Whether a recorded event is meant."""
+    def matches(self, event: Event[Any] | RecordedEvent[Any]) -> bool:
+        """Whether an event is meant."""
         return (
             (self.stream is None or self.stream == event.stream)
             and (self.category is None or self.category == category_of(event.stream))
@@ -60,8 +60,8 @@ class Query(Struct, frozen=True):
     def __or__(self, other: Query) -> Query:
         return Query(self.items + other.items)
 
-    def matches(self, event: RecordedEvent[Any]) -> bool:
-        """Whether a recorded event is meant. Types are names here; a codec resolves classes to
+    def matches(self, event: Event[Any] | RecordedEvent[Any]) -> bool:
+        """Whether an event is meant. Types are names here; a codec resolves classes to
         names.
         """
         return any(item.matches(event) for item in self.items)

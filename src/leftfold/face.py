@@ -1,0 +1,96 @@
+"""What both facades share: their parts, and how domain events become stored ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
+
+from leftfold.app import App
+from leftfold.cache import StateCache
+from leftfold.codec import RAW, EventCodec, resolve_condition
+from leftfold.command import Handled, Handling, Order
+from leftfold.decider import Boundary, Decider
+from leftfold.drive import Driver
+from leftfold.errors import InvalidInput
+from leftfold.event import Appended, Event, Metadata
+from leftfold.loading import Parts
+from leftfold.query import Condition, NoneMatch, StreamVersion
+from leftfold.snapshot import SnapshotStore, Snapshotting
+from leftfold.store import Store
+from leftfold.turns import Turns
+
+C = TypeVar("C")
+S = TypeVar("S")
+
+
+class Face:
+    """The parts of a facade. `codec` is a codec, or an App that has one.
+
+    `snapshots` is where snapshots are kept, for deciders that want them. `cached_states_max` states
+    are remembered in the process, so that a load reads only what is new; 0: none.
+    """
+
+    _make_driver: Callable[[], Driver]
+
+    def __init__(
+        self,
+        store: Store,
+        codec: EventCodec | App = RAW,
+        *,
+        snapshots: SnapshotStore | None = None,
+        cached_states_max: int = 0,
+    ) -> None:
+        if cached_states_max < 0:
+            raise InvalidInput(f"cached_states_max is from 0, found {cached_states_max}")
+        self.store = store
+        self.codec: EventCodec = codec.codec if isinstance(codec, App) else codec
+        self._turns = Turns(self._make_driver)
+        self._parts = Parts(
+            store,
+            self.codec,
+            Snapshotting(snapshots) if snapshots is not None else None,
+            StateCache(cached_states_max) if cached_states_max else None,
+        )
+
+    async def _append(
+        self, events: Iterable[Event[Any]], conditions: Sequence[Condition]
+    ) -> Appended:
+        encode = self.codec.encode
+        encoded = [encode(event) for event in _events(events)]
+        if isinstance(conditions, StreamVersion | NoneMatch):
+            raise InvalidInput(f"conditions is a list, found {conditions}; put it in brackets")
+        resolved = [resolve_condition(self.codec, condition) for condition in conditions]
+        return await self.store.append(encoded, conditions=resolved)
+
+    async def _append_to_stream(
+        self, stream: str, events: Iterable[Any], expected_version: int | None, metadata: Metadata
+    ) -> Appended:
+        conditions = () if expected_version is None else (StreamVersion(stream, expected_version),)
+        return await self._append(
+            [Event(stream, data, metadata=metadata) for data in _each(events)], conditions
+        )
+
+    async def _handle(
+        self, decider: Decider[C, S, Any], boundary: Boundary, order: Order[C]
+    ) -> Handled[S]:
+        handling = Handling(self._parts, self._turns, decider, boundary=boundary, order=order)
+        return await handling.run()
+
+    async def _close(self) -> None:
+        if self._parts.snapshotting is not None:
+            await self._parts.snapshotting.close()
+        await self.store.close()
+
+
+def _events(events: Iterable[Event[Any]]) -> Iterator[Event[Any]]:
+    for event in _each(events):
+        if not isinstance(event, Event):
+            found = type(event).__name__
+            raise InvalidInput(f"append takes Event(stream, data) values, found {found}")
+        yield event
+
+
+def _each(events: Iterable[Any]) -> Iterable[Any]:
+    if not isinstance(events, Iterable):
+        raise InvalidInput(f"an append takes a list of events, found one {type(events).__name__}")
+    return events

@@ -1,0 +1,312 @@
+"""Flows that fold: the state of a boundary, now or at an earlier time, and every step to it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from hashlib import sha256
+from typing import Any, Generic, TypeVar
+
+from msgspec import Struct
+
+from leftfold.cache import Cached, StateCache
+from leftfold.codec import EventCodec
+from leftfold.decider import Boundary, Decider, check_is_decider
+from leftfold.errors import InvalidInput
+from leftfold.event import Event, RecordedEvent, to_us
+from leftfold.limits import POSITION_MAX, check_moment
+from leftfold.query import Bound, Condition, NoneMatch, Query, StreamVersion, Version, select
+from leftfold.reading import PAGE_EVENTS, Decoding, ReadArguments, Reading
+from leftfold.snapshot import Snapshot, Snapshotting
+from leftfold.states import isolated
+from leftfold.store import Store
+
+S = TypeVar("S")
+
+At = int | datetime
+"""After so many events of the boundary (of a stream: its version), or at a moment of recording."""
+
+
+class Parts(Struct, frozen=True, eq=False):
+    """What the flows of one facade work with."""
+
+    store: Store
+    codec: EventCodec
+    snapshotting: Snapshotting | None = None
+    cache: StateCache | None = None
+
+
+class Loaded(Struct, Generic[S], frozen=True):
+    """A state, and how far it goes."""
+
+    state: S
+    version: int
+    """How many events it is the state of: the version of the stream, where it is of one."""
+    position: int
+    """Of the last of these events, 0 without any."""
+
+
+class Step(Struct, Generic[S], frozen=True):
+    """One event of a history, with the state before it and after it."""
+
+    event: RecordedEvent[Any]
+    before: S
+    after: S
+
+
+class Loading(Generic[S]):
+    """The fold of a boundary as far as it was read. It goes on from where it stands."""
+
+    def __init__(self, parts: Parts, decider: Decider[Any, S, Any], boundary: Boundary) -> None:
+        check_is_decider(decider)
+        self._parts = parts
+        self._decider = decider
+        query = decider.query(boundary)
+        self._decoding = Decoding(parts.codec, query)
+        self._folding = decider.folding()
+        self.query = self._decoding.query
+        self.stream = _whole_stream(self.query)
+        self._key = self.stream or f"query {sha256(repr(self.query).encode()).hexdigest()[:32]}"
+        self._at = Cached(isolated(decider.initial_state))
+
+    @property
+    def state(self) -> S:
+        state: S = self._at.state
+        return state
+
+    @property
+    def version(self) -> int:
+        return self._at.version
+
+    @property
+    def position(self) -> int:
+        return self._at.position
+
+    @property
+    def seen(self) -> int:
+        """Everything that matches up to this position is folded."""
+        return max(self._at.seen, self._at.position)
+
+    def includes(self, event: Event[bytes]) -> bool:
+        """Whether an event that is about to be appended is one of this boundary."""
+        if self.stream is not None:
+            return event.stream == self.stream
+        return self.query.matches(event)
+
+    def condition(self) -> Condition:
+        """That nothing has come since."""
+        if self.stream is not None:
+            return StreamVersion(self.stream, self.version)
+        return NoneMatch(self.query, self.seen)
+
+    def loaded(self) -> Loaded[S]:
+        """Where it stands, as a value that nobody else changes."""
+        return Loaded(isolated(self.state), self.version, self.position)
+
+    async def run(self, at: At | None = None, *, name: str = "at") -> None:
+        """Fold from the nearest state that is kept up to `at`, or to the end.
+
+        Raises InvalidInput where the boundary has no such version yet.
+        """
+        _check_at(name, at)
+        await self._start(at)
+        await self._go_to(
+            at if isinstance(at, datetime) else None, at if isinstance(at, int) else None
+        )
+        if isinstance(at, int) and self.version < at:
+            raise InvalidInput(
+                f"{self.stream or self.query} is at version {self.version}, found {name}={at}"
+            )
+
+    async def _start(self, at: At | None) -> None:
+        cache, decider = self._parts.cache, self._decider
+        cached = cache.get(decider, self._key) if cache is not None and at is None else None
+        if cached is not None:
+            self._at = cached
+            return
+        if self._parts.snapshotting is None or decider.snapshots is None:
+            return
+        found = await self._parts.snapshotting.find(
+            decider,
+            self._key,
+            version_max=at if isinstance(at, int) else POSITION_MAX,
+            recorded_us_max=to_us(at) if isinstance(at, datetime) else POSITION_MAX,
+        )
+        if found is not None and await self._is_of_this_log(found[0]):
+            snapshot, state = found
+            version, position = snapshot.version, snapshot.position
+            self._at = Cached(state, version, position, position, version)
+
+    async def _is_of_this_log(self, snapshot: Snapshot) -> bool:
+        """Whether the very event is there. The log may have been restored from a backup."""
+        after: Bound = snapshot.position - 1
+        if self.stream is not None:
+            after = Version(snapshot.version - 1)
+        found = await self._parts.store.read(self.query, after=after, limit=1)
+        return bool(found) and found[0].id_bytes == snapshot.event_id
+
+    async def catch_up(self) -> None:
+        """Fold what has been recorded since. Raises EvolveFailed."""
+        await self._go_to(None, None)
+
+    async def go_to_position(self, position: int) -> None:
+        """Fold from the start what was recorded up to `position`."""
+        await self._go_to(position, None)
+
+    async def _go_to(self, until: Bound | None, version: int | None) -> None:
+        """Fold on to a bound, to a version, or to the end."""
+        is_latest = until is None and version is None
+        # By G4 nothing will appear at or below the head, so all up to it is folded afterwards.
+        head = await self._parts.store.head() if self.stream is None else None
+        until = head if until is None else until
+        limit = PAGE_EVENTS
+        while limit == PAGE_EVENTS:
+            left = PAGE_EVENTS if version is None else version - self.version
+            limit = min(PAGE_EVENTS, left)
+            page = await self._read(until, limit) if limit > 0 else []
+            self._fold(page)
+            if len(page) < limit:
+                break
+        if is_latest and head is not None:
+            self._at.seen = max(self._at.seen, head)
+        await self._take_snapshot_if_due()
+        if is_latest:
+            self._remember()
+
+    async def _read(self, until: Bound | None, limit: int) -> list[RecordedEvent[bytes]]:
+        after: Bound = self.seen if self.stream is None else Version(self.version)
+        return await self._parts.store.read(self.query, after=after, until=until, limit=limit)
+
+    def _fold(self, page: list[RecordedEvent[bytes]]) -> None:
+        if not page:
+            return
+        state = self._folding.fold(self.state, self._decoding.page(page))
+        at = self._at
+        version = at.version + len(page)
+        self._at = Cached(state, version, page[-1].position, at.seen, at.snapshot_version)
+
+    async def _take_snapshot_if_due(self) -> None:
+        at, decider, snapshotting = self._at, self._decider, self._parts.snapshotting
+        since = at.version - at.snapshot_version
+        if snapshotting is None or decider.snapshots is None or since < 1:
+            return
+        if not decider.snapshots.is_due(at.state, since):
+            return
+        until: Bound = self.seen if self.stream is None else Version(at.version)
+        [last] = await self._parts.store.read(self.query, until=until, limit=1, backwards=True)
+        at.snapshot_version = at.version
+        unfilled = Snapshot(
+            self._key, "", at.version, last.position, last.id_bytes, last.recorded_us, b""
+        )
+        snapshotting.take(decider, isolated(at.state), unfilled)
+
+    def _remember(self) -> None:
+        if self._parts.cache is not None:
+            self._parts.cache.put(self._decider, self._key, self._at)
+
+    def advance(self, state: S, events: int, position: int) -> None:
+        """Stand after so many events of this boundary that were appended, the last event of the
+        append at `position`.
+        """
+        at = self._at
+        self._at = Cached(
+            state,
+            at.version + events,
+            position if events else at.position,
+            position,
+            at.snapshot_version,
+        )
+        self._remember()
+
+    async def replay(self, at: At | None, as_of: datetime) -> None:
+        """Fold what had occurred by `as_of`, in the order in which it occurred, of what was
+        recorded by `at`. Holds the events of the boundary in memory.
+        """
+        _check_at("at", at)
+        check_moment("as_of", as_of)
+        limit = at if isinstance(at, int) else None
+        until = at if isinstance(at, datetime) else None
+        events: list[RecordedEvent[Any]] = []
+        if limit != 0:
+            reading = Reading(
+                self._parts.store, self._parts.codec, ReadArguments(self.query, 0, until, limit)
+            )
+            while (page := await reading.next_page()) is not None:
+                events += [each for each in page if each.occurred_at <= as_of]
+        events.sort(key=lambda each: (each.occurred_at, each.position))
+        state = self._folding.fold(self.state, events)
+        position = max((each.position for each in events), default=0)
+        self._at = Cached(state, len(events), position)
+
+
+def _whole_stream(query: Query) -> str | None:
+    """The stream, where the query is about all events of one stream."""
+    stream = query.single_stream
+    return stream if stream is not None and query == select(stream) else None
+
+
+def _check_at(what: str, at: object) -> None:
+    if isinstance(at, datetime):
+        check_moment(what, at)
+    elif at is not None and (not isinstance(at, int) or isinstance(at, bool) or at < 0):
+        raise InvalidInput(f"{what} is a version from 0, or a datetime, found {at!r}")
+
+
+class Stepping(Generic[S]):
+    """The history of a boundary in pages."""
+
+    def __init__(
+        self,
+        parts: Parts,
+        decider: Decider[Any, S, Any],
+        boundary: Boundary,
+        *,
+        after_until: tuple[At, At | None],
+    ) -> None:
+        self._after, self._until = after_until
+        _check_at("until", self._until)
+        self._parts = parts
+        self._loading = Loading(parts, decider, boundary)
+        self._folding = decider.folding()
+        self._reading: Reading | None = None
+        self._state: Any = None
+
+    async def next_page(self) -> list[Step[S]] | None:
+        """The next steps, or None at the end."""
+        if self._reading is None:
+            await self._loading.run(self._after, name="after")
+            self._state = self._loading.state
+            self._reading = self._rest()
+        page = await self._reading.next_page() if self._reading else None
+        return None if page is None else [self._step(event) for event in page]
+
+    def _rest(self) -> Reading | None:
+        loading, until = self._loading, self._until
+        after: Bound = Version(loading.version) if loading.stream else loading.position
+        bound = until if isinstance(until, datetime) else None
+        limit = until - loading.version if isinstance(until, int) else None
+        if limit is not None and limit < 1:
+            return None
+        arguments = ReadArguments(loading.query, after, bound, limit)
+        return Reading(self._parts.store, self._parts.codec, arguments)
+
+    def _step(self, event: RecordedEvent[Any]) -> Step[S]:
+        before = self._state
+        self._state = self._folding.fold(isolated(before), [event])
+        return Step(event, before, self._state)
+
+
+async def load(
+    parts: Parts,
+    decider: Decider[Any, S, Any],
+    boundary: Boundary,
+    *,
+    at: At | None,
+    as_of: datetime | None,
+) -> Loaded[S]:
+    """The state of a boundary, at a time by either clock."""
+    loading = Loading(parts, decider, boundary)
+    if as_of is not None:
+        await loading.replay(at, as_of)
+    else:
+        await loading.run(at)
+    return loading.loaded()

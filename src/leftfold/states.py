@@ -1,0 +1,87 @@
+"""States of deciders: which can be shared, and the left fold that makes them. Without I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from copy import deepcopy
+from datetime import date, datetime, time, timedelta, timezone
+from decimal import Decimal
+from enum import Enum
+from typing import Any, TypeVar
+from uuid import UUID
+
+from msgspec import Struct
+
+from leftfold.errors import EvolveFailed
+from leftfold.event import RecordedEvent
+
+S = TypeVar("S")
+
+_ATOMS = frozenset(
+    {type(None), bool, int, float, complex, str, bytes, Decimal, UUID, frozenset}
+    | {date, datetime, time, timedelta, timezone}
+)
+
+
+def is_frozen(value: object) -> bool:
+    """Whether nobody can change `value` in place, as far as one can tell."""
+    kind = type(value)
+    if kind in _ATOMS:
+        return True
+    if isinstance(value, tuple):
+        return all(map(is_frozen, value))
+    if isinstance(value, Struct):
+        fields: Any = value.__struct_fields__ if value.__struct_config__.frozen else None
+    elif getattr(getattr(kind, "__dataclass_params__", None), "frozen", False):
+        fields = getattr(kind, "__dataclass_fields__", None)
+    else:
+        return isinstance(value, Enum)
+    return fields is not None and all(is_frozen(getattr(value, field)) for field in fields)
+
+
+def isolated(state: S) -> S:
+    """`state`, or a copy where somebody could change it in place."""
+    return state if is_frozen(state) else deepcopy(state)
+
+
+def has_equality(value: object) -> bool:
+    """Whether the class of `value` says when two of its objects are equal."""
+    return type(value).__eq__ is not object.__eq__
+
+
+class Folding:
+    """The fold of one decider: applies its `evolve`, and says of which event it cannot be had."""
+
+    def __init__(self, category: str, evolve: Callable[[Any, Any], Any], initial: object) -> None:
+        self._category = category
+        self._evolve = evolve
+        # A forgotten `return` must not make a state of None, unless None is a state.
+        self._may_be_none = initial is None
+
+    def fold(self, state: Any, events: Iterable[RecordedEvent[Any]]) -> Any:
+        """The state after `events`. Raises EvolveFailed."""
+        evolve, may_be_none = self._evolve, self._may_be_none
+        event: RecordedEvent[Any] | None = None
+        try:
+            for event in events:
+                state = evolve(state, event.data)
+                if state is None and not may_be_none:
+                    raise self._failed(event, "returned None, not a state,")
+        except EvolveFailed:
+            raise
+        except Exception as error:
+            if event is None:
+                raise
+            raise self._failed(event, f"raised {type(error).__name__}: {error},") from error
+        return state
+
+    def evolve(self, state: Any, data: object) -> Any:
+        """The state after one event that is not recorded yet. Raises what `evolve` raises."""
+        state = self._evolve(state, data)
+        if state is None and not self._may_be_none:
+            raise TypeError("it returned None, not a state")
+        return state
+
+    def _failed(self, event: RecordedEvent[Any], reason: str) -> EvolveFailed:
+        facts = (event.position, event.stream, event.version, event.type)
+        return EvolveFailed(self._category, facts, reason.rstrip(","))

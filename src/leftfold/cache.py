@@ -14,7 +14,7 @@ from msgspec import Struct
 from leftfold.states import isolated
 
 
-class Cached(Struct):
+class Cached(Struct, frozen=True):
     """A state, and where it stands."""
 
     state: Any

@@ -7,6 +7,7 @@ from hashlib import sha256
 from typing import Any, Generic, TypeVar
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from leftfold.cache import Cached, StateCache
 from leftfold.codec import EventCodec
@@ -14,7 +15,7 @@ from leftfold.decider import Boundary, Decider, check_is_decider
 from leftfold.errors import InvalidInput
 from leftfold.event import Event, RecordedEvent, to_us
 from leftfold.limits import POSITION_MAX, check_moment
-from leftfold.query import Bound, Condition, NoneMatch, Query, StreamVersion, Version, select
+from leftfold.query import Bound, Condition, NoneMatch, Query, StreamVersion, Version
 from leftfold.reading import PAGE_EVENTS, Decoding, ReadArguments, Reading
 from leftfold.snapshot import Snapshot, Snapshotting
 from leftfold.states import isolated
@@ -67,6 +68,7 @@ class Loading(Generic[S]):
         self.stream = _whole_stream(self.query)
         self._key = self.stream or f"query {sha256(repr(self.query).encode()).hexdigest()[:32]}"
         self._at = Cached(isolated(decider.initial_state))
+        self._remembered: Cached | None = None
 
     @property
     def state(self) -> S:
@@ -121,7 +123,7 @@ class Loading(Generic[S]):
         cache, decider = self._parts.cache, self._decider
         cached = cache.get(decider, self._key) if cache is not None and at is None else None
         if cached is not None:
-            self._at = cached
+            self._at = self._remembered = cached
             return
         if self._parts.snapshotting is None or decider.snapshots is None:
             return
@@ -167,7 +169,7 @@ class Loading(Generic[S]):
             if len(page) < limit:
                 break
         if is_latest and head is not None:
-            self._at.seen = max(self._at.seen, head)
+            self._at = replace(self._at, seen=max(self._at.seen, head))
         await self._take_snapshot_if_due()
         if is_latest:
             self._remember()
@@ -179,7 +181,7 @@ class Loading(Generic[S]):
     def _fold(self, page: list[RecordedEvent[bytes]]) -> None:
         if not page:
             return
-        state = self._folding.fold(self.state, self._decoding.page(page))
+        state = self._folding.fold(self.state, self._decoding.pairs(page))
         at = self._at
         version = at.version + len(page)
         self._at = Cached(state, version, page[-1].position, at.seen, at.snapshot_version)
@@ -193,14 +195,15 @@ class Loading(Generic[S]):
             return
         until: Bound = self.seen if self.stream is None else Version(at.version)
         [last] = await self._parts.store.read(self.query, until=until, limit=1, backwards=True)
-        at.snapshot_version = at.version
+        self._at = replace(at, snapshot_version=at.version)
         unfilled = Snapshot(
             self._key, "", at.version, last.position, last.id_bytes, last.recorded_us, b""
         )
         snapshotting.take(decider, isolated(at.state), unfilled)
 
     def _remember(self) -> None:
-        if self._parts.cache is not None:
+        if self._parts.cache is not None and self._at is not self._remembered:
+            self._remembered = self._at
             self._parts.cache.put(self._decider, self._key, self._at)
 
     def advance(self, state: S, events: int, position: int) -> None:
@@ -233,15 +236,15 @@ class Loading(Generic[S]):
             while (page := await reading.next_page()) is not None:
                 events += [each for each in page if each.occurred_at <= as_of]
         events.sort(key=lambda each: (each.occurred_at, each.position))
-        state = self._folding.fold(self.state, events)
+        state = self._folding.fold(self.state, ((each, each.data) for each in events))
         position = max((each.position for each in events), default=0)
         self._at = Cached(state, len(events), position)
 
 
 def _whole_stream(query: Query) -> str | None:
     """The stream, where the query is about all events of one stream."""
-    stream = query.single_stream
-    return stream if stream is not None and query == select(stream) else None
+    item = query.items[0]
+    return None if len(query.items) > 1 or item.types or item.tags else item.stream
 
 
 def _check_at(what: str, at: object) -> None:
@@ -291,7 +294,7 @@ class Stepping(Generic[S]):
 
     def _step(self, event: RecordedEvent[Any]) -> Step[S]:
         before = self._state
-        self._state = self._folding.fold(isolated(before), [event])
+        self._state = self._folding.fold(isolated(before), [(event, event.data)])
         return Step(event, before, self._state)
 
 

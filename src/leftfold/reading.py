@@ -4,6 +4,7 @@ iterators of them.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from msgspec import Struct
@@ -39,13 +40,20 @@ class Decoding:
     """Decodes pages, and keeps to the query where upcasters make other types of an event."""
 
     def __init__(self, codec: EventCodec, query: Query) -> None:
-        self._decode_page = codec.decode_page
+        self._codec = codec
         self.query = codec.resolve(check_is_query(query))
         self._residual = codec.residual(query)
 
     def page(self, page: list[RecordedEvent[bytes]]) -> Page:
-        decoded, residual = self._decode_page(page), self._residual
+        decoded, residual = self._codec.decode_page(page), self._residual
         return decoded if residual is None else [each for each in decoded if residual.matches(each)]
+
+    def pairs(self, page: list[RecordedEvent[bytes]]) -> Iterable[tuple[RecordedEvent[Any], Any]]:
+        """Each event and its domain object."""
+        data = self._codec.decode_data(page) if self._residual is None else None
+        if data is not None:
+            return zip(page, data, strict=True)
+        return ((event, event.data) for event in self.page(page))
 
 
 class Reading:

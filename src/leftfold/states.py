@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from copy import deepcopy
+from dataclasses import fields as fields_of
+from dataclasses import is_dataclass
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from enum import Enum
+from functools import lru_cache
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -17,6 +20,8 @@ from leftfold.event import RecordedEvent
 
 S = TypeVar("S")
 
+CLASSES_CACHED_MAX = 1000
+
 _ATOMS = frozenset(
     {type(None), bool, int, float, complex, str, bytes, Decimal, UUID, frozenset}
     | {date, datetime, time, timedelta, timezone}
@@ -25,18 +30,29 @@ _ATOMS = frozenset(
 
 def is_frozen(value: object) -> bool:
     """Whether nobody can change `value` in place, as far as one can tell."""
-    kind = type(value)
+    kind: Any = type(value)
     if kind in _ATOMS:
         return True
     if isinstance(value, tuple):
         return all(map(is_frozen, value))
-    if isinstance(value, Struct):
-        fields: Any = value.__struct_fields__ if value.__struct_config__.frozen else None
-    elif getattr(getattr(kind, "__dataclass_params__", None), "frozen", False):
-        fields = getattr(kind, "__dataclass_fields__", None)
-    else:
+    fields = _frozen_fields(kind)
+    if fields is None:
         return isinstance(value, Enum)
-    return fields is not None and all(is_frozen(getattr(value, field)) for field in fields)
+    for field in fields:
+        inner = getattr(value, field)
+        if type(inner) not in _ATOMS and not is_frozen(inner):
+            return False
+    return True
+
+
+@lru_cache(CLASSES_CACHED_MAX)
+def _frozen_fields(kind: type) -> tuple[str, ...] | None:
+    """The fields of a frozen Struct or dataclass; None of any other class."""
+    if issubclass(kind, Struct):
+        return kind.__struct_fields__ if kind.__struct_config__.frozen else None
+    if is_dataclass(kind) and vars(kind)["__dataclass_params__"].frozen:
+        return tuple(field.name for field in fields_of(kind))
+    return None
 
 
 def isolated(state: S) -> S:
@@ -58,15 +74,17 @@ class Folding:
         # A forgotten `return` must not make a state of None, unless None is a state.
         self._may_be_none = initial is None
 
-    def fold(self, state: Any, events: Iterable[RecordedEvent[Any]]) -> Any:
-        """The state after `events`. Raises EvolveFailed."""
+    def fold(self, state: Any, decoded: Iterable[tuple[RecordedEvent[Any], Any]]) -> Any:
+        """The state after events, each given as recorded and as a domain object. Raises
+        EvolveFailed.
+        """
         evolve, may_be_none = self._evolve, self._may_be_none
         event: RecordedEvent[Any] | None = None
         try:
-            for event in events:
-                state = evolve(state, event.data)
+            for event, data in decoded:
+                state = evolve(state, data)
                 if state is None and not may_be_none:
-                    raise self._failed(event, "returned None, not a state,")
+                    raise self._failed(event, "returned None, not a state")
         except EvolveFailed:
             raise
         except Exception as error:
@@ -84,4 +102,4 @@ class Folding:
 
     def _failed(self, event: RecordedEvent[Any], reason: str) -> EvolveFailed:
         facts = (event.position, event.stream, event.version, event.type)
-        return EvolveFailed(self._category, facts, reason.rstrip(","))
+        return EvolveFailed(self._category, facts, reason)

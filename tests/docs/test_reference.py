@@ -15,13 +15,15 @@ import leftfold
 import leftfold.errors
 import leftfold.limits
 import leftfold.testing
+from leftfold.command import ATTEMPTS_MAX, PAUSE_MAX_S
 from leftfold.drive import READ_THREADS_MAX
 from leftfold.reading import PAGE_EVENTS, WAIT_S
 from leftfold.store import Capabilities, Store
 from leftfold.stores.doorbell import POLL_S
 from leftfold.stores.group import GATHER_S, GROUP_APPENDS_MAX
 from leftfold.stores.sqlite.connection import SqliteOptions
-from leftfold.stores.sqlite.store import READERS_MAX
+from leftfold.stores.sqlite.pool import READERS_MAX
+from leftfold.stores.sqlite.snapshots import KEPT_MAX, SNAPSHOTS_SUFFIX
 from leftfold.upcasting import UPCASTS_MAX
 
 ROOT = Path(__file__).parents[2]
@@ -43,6 +45,15 @@ CALLABLES: dict[str, list[Any]] = {
         leftfold.EventStore.subscribe,
         leftfold.EventStore.head,
         leftfold.EventStore.close,
+    ],
+    "deciders.md": [
+        leftfold.Decider,
+        leftfold.EventStore.handle,
+        leftfold.EventStore.load,
+        leftfold.EventStore.state,
+        leftfold.EventStore.history,
+        leftfold.Snapshots,
+        leftfold.App,
     ],
     "store.md": [Store.append, Store.read, Store.head, Store.wait, Store.close],
     "values.md": [
@@ -175,6 +186,10 @@ def test_signatures_are_those_of_the_code(page: str, function: Any) -> None:
         ("reference/event-store.md", f"pages of {PAGE_EVENTS} "),
         ("reference/event-store.md", f"within {WAIT_S} seconds"),
         ("reference/codec.md", f"limited to {UPCASTS_MAX}"),
+        ("reference/deciders.md", f"up to {ATTEMPTS_MAX} times"),
+        ("reference/deciders.md", f"up to {PAUSE_MAX_S * 1000:.0f} milliseconds"),
+        ("reference/deciders.md", f"the last {KEPT_MAX} of each stream"),
+        ("reference/deciders.md", f"bank.db{SNAPSHOTS_SUFFIX}"),
         ("how-to/several-processes.md", f"about {POLL_S * 1000:.0f} milliseconds"),
         ("how-to/several-processes.md", f"({SqliteOptions().busy_timeout_s:.0f} seconds"),
         ("how-to/import-events.md", f"up to {LIMITS['APPEND_EVENTS_MAX']:,} events"),

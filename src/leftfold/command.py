@@ -145,7 +145,8 @@ class Handling(Generic[C, S]):
         mine = [index for index, event in enumerate(encoded) if loading.includes(event)]
         state = self._state_after([made[index].data for index in mine])
         appended = await self._parts.store.append(encoded, conditions=[loading.condition()])
-        if self._is_given and not self._is_new(appended, len(mine)):
+        if appended.is_repeat:
+            # Delivered twice at the same time. The other one may have decided on another state.
             return await self._recorded(appended)
         loading.advance(state, len(mine), appended.position)
         data = tuple(event.data for event in made)
@@ -164,8 +165,7 @@ class Handling(Generic[C, S]):
             if decided.metadata.extra:
                 extra = {**metadata.extra, **decided.metadata.extra}
                 metadata = replace(metadata, extra=extra)
-            id = self._id(index) if self._is_given else decided.id
-            return replace(decided, id=id, metadata=metadata)
+            return replace(decided, id=self._id(index), metadata=metadata)
         name = self._decider.stream
         stream = name(decided) if name is not None else self._loading.stream
         if stream is None:
@@ -174,12 +174,12 @@ class Handling(Generic[C, S]):
                 "its boundary is a query, so nobody says to which stream its events go; "
                 "give the decider stream=..., or return Event(stream, ...)",
             )
-        if self._is_given:
-            return Event(stream, decided, id=self._id(index), metadata=metadata)
-        return Event(stream, decided, metadata=metadata)
+        return Event(stream, decided, id=self._id(index), metadata=metadata)
 
     def _id(self, index: int) -> UUID:
         """The id of the event number `index` of this very command on this very boundary."""
+        if not self._is_given:
+            return new_id()
         return uuid5(_NAMESPACE, f"{self._home}\n{self._metadata.command_id}\n{index}")
 
     def _state_after(self, events: list[Any]) -> S:
@@ -195,13 +195,6 @@ class Handling(Generic[C, S]):
                 reason = f"evolve raised {type(error).__name__} on {type(event).__name__}: {error}"
                 raise self._decider.invalid(self._order.command, reason) from error
         return cast(S, state)
-
-    def _is_new(self, appended: Appended, mine: int) -> bool:
-        """Whether this is what was just decided, and not the result of an earlier delivery."""
-        loading = self._loading
-        if loading.stream is not None:
-            return appended.versions.get(loading.stream) == loading.version + mine > loading.version
-        return appended.first_position > loading.seen
 
     async def _first_result(self) -> Handled[S] | None:
         """What this command came to when it was delivered before; None where it was not."""

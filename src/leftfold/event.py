@@ -233,14 +233,27 @@ class RecordedEvent(Struct, Generic[T], frozen=True, eq=False, gc=False):
         )
 
 
-class Appended(Struct, frozen=True):
-    """What an append came to. A repeated append gets the value that the first one got."""
+class Appended(Struct, frozen=True, eq=False):
+    """What an append came to. A repeated append gets the value that the first one got: it equals
+    that, and says that it is a repeat.
+    """
 
     first_position: int
     position: int
     """The position of its last event."""
     versions: Mapping[str, int]
     """Each stream it wrote to, and the stream's version after it."""
+    is_repeat: bool = False
+    """Whether the events were recorded already, so that nothing was written now."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Appended) and (
+            (self.first_position, self.position, self.versions)
+            == (other.first_position, other.position, other.versions)
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.first_position, self.position))
 
 
 def record(

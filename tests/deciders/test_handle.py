@@ -397,3 +397,54 @@ def test_the_async_face_handles_the_same(url: str) -> None:
             assert [step.after.balance for step in steps] == [34, 35]
 
     asyncio.run(main())
+
+
+class Numbered(Struct, frozen=True):
+    who: str
+
+
+@pytest.mark.parametrize("cached", [0, 5])
+@pytest.mark.parametrize("over", ["query", "stream"])
+def test_two_deliveries_at_once_that_saw_different_states(url: str, over: str, cached: int) -> None:
+    """The second has loaded before the first was recorded, and somebody else comes in between."""
+    boundary: Any = select(tags=["seat:1"]) if over == "query" else "1"
+
+    def decide(command: str, state: tuple[str, ...]) -> list[Event[Numbered]]:
+        nonlocal is_first
+        if command == "late" and is_first:
+            is_first = False
+            es.handle(seats, boundary, "other")
+            firsts.append(es.handle(seats, boundary, "late", metadata=Metadata(command_id="c-1")))
+        taken = Numbered(f"{command} after {len(state)}")
+        return [Event("seat-1", taken, tags=("seat:1",))]
+
+    is_first, firsts = True, list[Any]()
+    seats = Decider(
+        "seat", initial_state=(), decide=decide, evolve=lambda state, event: (*state, event.who)
+    )
+    with leftfold.open(url, Codec(Numbered), cached_states_max=cached) as es:
+        again = es.handle(seats, boundary, "late", metadata=Metadata(command_id="c-1"))
+        assert [again] == firsts
+        recorded = ("other after 0", "late after 1")
+        assert tuple(event.data.who for event in es.read()) == recorded
+        assert es.state(seats, boundary) == again.state == recorded
+
+
+@pytest.mark.parametrize("numbers", [(1, 1), (2, 1), (1, 2)])
+def test_two_deliveries_at_once_that_decide_otherwise(url: str, numbers: tuple[int, int]) -> None:
+    def decide(command: object, state: int) -> list[Numbered]:
+        nonlocal calls
+        calls += 1
+        call = calls
+        if call == 1:
+            firsts.append(es.handle(decider, "1", None, metadata=Metadata(command_id="c-1")))
+        # What a clock or a random number in `decide` comes to.
+        return [Numbered(f"call {call}")] * numbers[call - 1]
+
+    calls, firsts = 0, list[Any]()
+    decider = Decider("n", initial_state=0, decide=decide, evolve=lambda state, event: state + 1)
+    with leftfold.open(url, Codec(Numbered), cached_states_max=5) as es:
+        again = es.handle(decider, "1", None, metadata=Metadata(command_id="c-1"))
+        assert [again] == firsts
+        assert again.events == (Numbered("call 2"),) * numbers[1]
+        assert es.load(decider, "1").version == numbers[1]

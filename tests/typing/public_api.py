@@ -13,17 +13,24 @@ from msgspec import Struct
 import leftfold
 from leftfold import (
     ALL,
+    Aggregate,
+    App,
     Appended,
     AsyncEventStore,
     Codec,
+    Decider,
     Event,
     EventStore,
     EventType,
+    Handled,
+    Loaded,
     Metadata,
     NoneMatch,
     Payload,
     Query,
     RecordedEvent,
+    Snapshots,
+    Step,
     Store,
     StreamVersion,
     Tag,
@@ -85,3 +92,68 @@ async def asynchronous() -> None:
 
 def stores() -> list[Store]:
     return [MemoryStore(), SqliteStore("bank.db", SqliteOptions(busy_timeout_s=1))]
+
+
+class Deposit(Struct, frozen=True):
+    amount: Decimal
+
+
+class Balance(Struct, frozen=True):
+    amount: Decimal = Decimal(0)
+
+
+def decide(command: Deposit, state: Balance) -> list[Deposited]:
+    return [Deposited(command.amount)]
+
+
+def evolve(state: Balance, event: Deposited) -> Balance:
+    return Balance(state.amount + event.amount)
+
+
+account = Decider(
+    "account",
+    initial_state=Balance(),
+    decide=decide,
+    evolve=evolve,
+    stream=lambda event: f"account-{event.account}",
+    snapshots=Snapshots(every=lambda state, events: events > 10, version=2),
+)
+app = App(codec=codec, deciders=[account])
+
+
+class Wallet(Aggregate):
+    def __init__(self) -> None:
+        self.balance = Decimal(0)
+
+    def receive(self, amount: Decimal) -> None:
+        self.record(Deposited(amount))
+
+    def apply(self, event: Deposited) -> None:
+        self.balance += event.amount
+
+
+wallets = Wallet.decider("wallet", snapshots=None)
+
+
+def deciders() -> None:
+    assert_type(account, Decider[Deposit, Balance, Deposited])
+    with leftfold.open("memory://", app, cached_states_max=10) as es:
+        reply = es.handle(account, "1", Deposit(Decimal(1)), expected_version=3)
+        assert_type(reply, Handled[Balance])
+        assert_type(reply.state, Balance)
+        es.handle(account, UUID(int=1), Deposit(Decimal(1)), metadata=Metadata(actor="me"))
+        es.handle(account, select(tags=["account:1"]), Deposit(Decimal(1)))
+        es.handle(account, "1", "deposit")  # type: ignore[misc]
+        assert_type(es.state(account, 7, at=datetime.now(UTC)), Balance)
+        assert_type(es.load(account, "1", at=3, as_of=datetime.now(UTC)), Loaded[Balance])
+        assert_type(es.history(account, "1", after=1, until=3), Iterator[Step[Balance]])
+        wallet = es.handle(wallets, "1", lambda wallet: wallet.receive(Decimal(1)))
+        assert_type(wallet, Handled[Wallet])
+
+
+async def deciders_in_tasks() -> None:
+    async with await leftfold.aopen("memory://", app) as es:
+        assert_type(await es.handle(account, "1", Deposit(Decimal(1))), Handled[Balance])
+        assert_type(await es.load(account, "1"), Loaded[Balance])
+        assert_type(es.history(account, "1"), AsyncIterator[Step[Balance]])
+        assert_type(await es.state(wallets, "1"), Wallet)

@@ -139,7 +139,7 @@ class Handling(Generic[C, S]):
         events = self._decider.decided(self._order.command, loading.state)
         if not events:
             first = await self._first_result()
-            return first or Handled(isolated(loading.state), loading.version, loading.position, ())
+            return first or Handled(loading.state, loading.version, loading.position, ())
         made = [self._event(each, index) for index, each in enumerate(events)]
         encoded = [self._parts.codec.encode(event) for event in made]
         mine = [index for index, event in enumerate(encoded) if loading.includes(event)]
@@ -150,7 +150,7 @@ class Handling(Generic[C, S]):
             return await self._recorded(appended)
         loading.advance(state, len(mine), appended.position)
         data = tuple(event.data for event in made)
-        return Handled(isolated(state), loading.version, appended.position, data)
+        return Handled(state, loading.version, appended.position, data)
 
     def _check_version(self) -> None:
         expected, loading = self._order.expected_version, self._loading
@@ -160,21 +160,25 @@ class Handling(Generic[C, S]):
 
     def _event(self, decided: Any, index: int) -> Event[Any]:
         """A decided event as it is appended."""
+        if not isinstance(decided, Event):
+            decided = Event("", decided)
         metadata = self._metadata
-        if isinstance(decided, Event):
-            if decided.metadata.extra:
-                extra = {**metadata.extra, **decided.metadata.extra}
-                metadata = replace(metadata, extra=extra)
-            return replace(decided, id=self._id(index), metadata=metadata)
-        name = self._decider.stream
-        stream = name(decided) if name is not None else self._loading.stream
+        if decided.metadata.extra:
+            metadata = replace(metadata, extra={**metadata.extra, **decided.metadata.extra})
+        stream = decided.stream or self._stream_of(decided.data)
+        return replace(decided, stream=stream, id=self._id(index), metadata=metadata)
+
+    def _stream_of(self, data: Any) -> str:
+        name, stream = self._decider.stream, self._loading.stream
+        if name is not None:
+            return name(data)
         if stream is None:
             raise self._decider.invalid(
                 self._order.command,
                 "its boundary is a query, so nobody says to which stream its events go; "
                 "give the decider stream=..., or return Event(stream, ...)",
             )
-        return Event(stream, decided, id=self._id(index), metadata=metadata)
+        return stream
 
     def _id(self, index: int) -> UUID:
         """The id of the event number `index` of this very command on this very boundary."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable
+from functools import reduce
 from typing import Any, Generic, Self, TypeVar
 from uuid import UUID
 
@@ -13,7 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from leftfold.errors import InvalidDecision, InvalidInput
-from leftfold.limits import check_is_query, check_name
+from leftfold.limits import POSITION_MAX, check_integer, check_is_query, check_name
 from leftfold.query import Query, select
 from leftfold.states import Folding, has_equality, isolated
 
@@ -43,15 +44,17 @@ class Snapshots(Struct, frozen=True):
     state_type: Any = None
 
     def __post_init__(self) -> None:
-        if not callable(self.every) and self.every < 1:
-            raise InvalidInput(
-                f"Snapshots.every is a number of events from 1, or a function of the state and "
-                f"the events since the last snapshot, found {self.every!r}"
-            )
+        if not callable(self.every):
+            check_integer("Snapshots.every (events, or a function)", self.every, 1, POSITION_MAX)
+        check_integer("Snapshots.version", self.version, 0, POSITION_MAX)
 
     def is_due(self, state: object, events: int) -> bool:
         """Whether to take one, `events` events after the last."""
         return self.every(state, events) if callable(self.every) else events >= self.every
+
+
+def _no_decide(_command: object, _state: object) -> Any:
+    raise InvalidInput("this decider only folds; give it decide=...")
 
 
 class _Named(Struct, frozen=True):
@@ -62,18 +65,19 @@ class Decider(_Named, Generic[C, S, E], frozen=True, kw_only=True, eq=False):
     """What is decided about one kind of thing, as pure functions over plain values.
 
     - `decide(command, state)` returns a list of events, empty where there is nothing to do, or
-      raises an exception of yours: a rejection. It changes nothing.
+      raises an exception of yours: a rejection. It changes nothing. Without it, the decider folds.
     - `evolve(state, event)` returns the state after an event. It takes every event that its
       boundary may hold, old ones included, and returns the state as it is for what does not matter.
     - `initial_state` is the state before the first event.
 
     The events of one id go to the stream `category-id`. For other places, `stream` is a function
-    of an event that names its stream, or `decide` returns `Event(stream, ...)` values, which may
-    also carry tags and `occurred_at`. A boundary over a query needs one of the two.
+    of an event that names its stream, or `decide` returns `Event(stream, data)` values; a boundary
+    over a query needs one of the two. An `Event` may also carry tags and `occurred_at`, and without
+    a name its stream is the usual one: `Event("", data, occurred_at=...)`.
     """
 
     initial_state: S
-    decide: Callable[[C, S], Iterable[E]]
+    decide: Callable[[C, S], Iterable[E]] = _no_decide
     evolve: Callable[[S, E], S]
     stream: Callable[[E], str] | None = None
     snapshots: Snapshots | None = None
@@ -111,9 +115,18 @@ class Decider(_Named, Generic[C, S, E], frozen=True, kw_only=True, eq=False):
         events = _listed(self.decide(command, given))
         if isinstance(events, str):
             raise self.invalid(command, events)
-        if given is not state and _has_changed(state, given):
-            raise self.invalid(command, "it changed the state; return events instead")
+        if given is not state and has_equality(state) and given != self._expected(state, events):
+            raise self.invalid(
+                command, "it changed the state, which is lost; return, or record, events instead"
+            )
         return events
+
+    def _expected(self, state: S, events: list[Any]) -> Any:
+        """What `decide` may leave of the state: an aggregate applies the events to itself."""
+        if not isinstance(state, Aggregate):
+            return state
+        evolve: Callable[[Any, Any], Any] = self.evolve
+        return reduce(evolve, events, isolated(state))
 
     def invalid(self, command: object, reason: str) -> InvalidDecision:
         """The error for a decision that breaks the rules."""
@@ -138,11 +151,6 @@ def _listed(decision: object) -> list[Any] | str:
         found = type(decision).__name__
         return f"it returned {found}; return a list of events, with brackets also around one"
     return list(decision)
-
-
-def _has_changed(state: object, given: object) -> bool:
-    # Without an equality of its own a class cannot tell. An aggregate changes its own copy.
-    return has_equality(state) and not isinstance(state, Aggregate) and state != given
 
 
 def state_encoder(decider: Decider[Any, Any, Any]) -> tuple[Any, msgspec.msgpack.Decoder[Any]]:

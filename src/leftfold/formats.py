@@ -4,10 +4,12 @@ by pydantic.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
 from typing import Any, Literal, Protocol
 
 import msgspec
+from msgspec import inspect
 
 from leftfold.errors import MissingExtra
 
@@ -55,12 +57,24 @@ def decode_plain(encoded: bytes) -> Any:
 
 class _MsgspecFormat:
     def __init__(self, cls: type, name: FormatName) -> None:
-        self.encode = (msgspec.json if name == "json" else msgspec.msgpack).Encoder().encode
+        self._encode_json = msgspec.json.Encoder().encode
         self._decode_json: Callable[[bytes], Any] = msgspec.json.Decoder(cls).decode
         self._decode_msgpack: Callable[[bytes], Any] = msgspec.msgpack.Decoder(cls).decode
-        self.read_back: Callable[[bytes], Any] = (
-            self._decode_json if name == "json" else self._decode_msgpack
-        )
+        self.encode: Callable[[Any], bytes] = msgspec.msgpack.Encoder().encode
+        self.read_back: Callable[[bytes], Any] = self._decode_msgpack
+        parts = _parts(cls)
+        _refuse_private_fields(parts)
+        if name == "json":
+            has_floats = any(isinstance(part, _MAY_BE_FLOAT) for part in parts)
+            self.encode = self._encode_floats if has_floats else self._encode_json
+            self.read_back = self._decode_json
+
+    def _encode_floats(self, data: Any) -> bytes:
+        encoded = self._encode_json(data)
+        # Perhaps it is None that was meant.
+        if b"null" in encoded:
+            _refuse_non_finite(msgspec.to_builtins(data), "$")
+        return encoded
 
     def decode(self, encoded: bytes) -> Any:
         return (
@@ -70,6 +84,45 @@ class _MsgspecFormat:
     def explain(self, error: Exception) -> tuple[str, str]:
         reason, _, path = str(error).partition(" - at `")
         return path.rstrip("`") or "$", reason
+
+
+_MAY_BE_FLOAT = (inspect.FloatType, inspect.AnyType, inspect.CustomType)
+
+
+def _parts(cls: type) -> list[Any]:
+    """Every type and field that objects of the class consist of."""
+    parts: dict[int, Any] = {}
+    left: list[Any] = [inspect.type_info(cls)]
+    while left:
+        part = left.pop()
+        if isinstance(part, tuple):
+            left += part
+        elif isinstance(part, inspect.Type | inspect.Field) and id(part) not in parts:
+            parts[id(part)] = part
+            left += msgspec.structs.astuple(part)
+    return [*parts.values()]
+
+
+def _refuse_private_fields(parts: list[Any]) -> None:
+    for part in parts:
+        if isinstance(part, inspect.DataclassType) and hasattr(part.cls, "__attrs_attrs__"):
+            private = [field.name for field in part.fields if field.name.startswith("_")]
+            if private:
+                found = f"{', '.join(private)} of {part.cls.__name__}"
+                raise TypeError(f"private attrs fields would not be stored, found {found}")
+
+
+def _refuse_non_finite(value: Any, path: str) -> None:
+    """JSON would have null for a NaN or an infinity, which reads back as None."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"JSON has no {value}; use msgpack or None - at `{path}`")
+    items: Iterable[tuple[str, Any]] = ()
+    if isinstance(value, dict):
+        items = ((f".{key}", each) for key, each in value.items())
+    elif isinstance(value, list | tuple):
+        items = ((f"[{number}]", each) for number, each in enumerate(value))
+    for place, each in items:
+        _refuse_non_finite(each, path + place)
 
 
 class _PydanticFormat:
@@ -84,12 +137,14 @@ class _PydanticFormat:
     def encode(self, data: Any) -> bytes:
         # What does not fit its field is found by reading it back, with its path.
         encoded: bytes = self._adapter.dump_json(data, by_alias=True, warnings=False)
+        if self._name == "msgpack":
+            packed = msgspec.msgpack.encode(msgspec.json.decode(encoded))
+            # A model of a single number would be taken for JSON, so it is.
+            encoded = packed if is_msgpack(packed) else encoded
         # Excluded fields and one-sided aliases would come back as their defaults.
-        if self._adapter.validate_json(encoded) != data:
+        if self.decode(encoded) != data:
             raise ValueError("what would be stored reads back as something else")
-        if self._name == "json":
-            return encoded
-        return msgspec.msgpack.encode(msgspec.json.decode(encoded))
+        return encoded
 
     def read_back(self, encoded: bytes) -> Any:
         return self.decode(encoded)

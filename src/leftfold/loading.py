@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from hashlib import sha256
 from typing import Any, Generic, TypeVar
@@ -22,6 +23,8 @@ from leftfold.states import isolated
 from leftfold.store import Store
 
 S = TypeVar("S")
+
+Page = list[RecordedEvent[bytes]]
 
 At = int | datetime
 """After so many events of the boundary (of a stream: its version), or at a moment of recording."""
@@ -101,23 +104,18 @@ class Loading(Generic[S]):
         return NoneMatch(self.query, self.seen)
 
     def loaded(self) -> Loaded[S]:
-        """Where it stands, as a value that nobody else changes."""
-        return Loaded(isolated(self.state), self.version, self.position)
+        """Where it stands."""
+        return Loaded(self.state, self.version, self.position)
 
-    async def run(self, at: At | None = None, *, name: str = "at") -> None:
-        """Fold from the nearest state that is kept up to `at`, or to the end.
-
-        Raises InvalidInput where the boundary has no such version yet.
-        """
-        _check_at(name, at)
+    async def run(self, at: At | None = None) -> None:
+        """Fold from the nearest state that is kept up to `at`, or to the end."""
         await self._start(at)
-        await self._go_to(
-            at if isinstance(at, datetime) else None, at if isinstance(at, int) else None
-        )
-        if isinstance(at, int) and self.version < at:
-            raise InvalidInput(
-                f"{self.stream or self.query} is at version {self.version}, found {name}={at}"
-            )
+        await self._go_to(*_until(at))
+
+    async def run_to(self, at: At | None) -> None:
+        """As `run`. Raises InvalidInput where the boundary has no such version yet."""
+        await self.run(at)
+        self._refuse_beyond(at)
 
     async def _start(self, at: At | None) -> None:
         cache, decider = self._parts.cache, self._decider
@@ -159,32 +157,36 @@ class Loading(Generic[S]):
         is_latest = until is None and version is None
         # By G4 nothing will appear at or below the head, so all up to it is folded afterwards.
         head = await self._parts.store.head() if self.stream is None else None
-        until = head if until is None else until
-        limit = PAGE_EVENTS
-        while limit == PAGE_EVENTS:
-            left = PAGE_EVENTS if version is None else version - self.version
-            limit = min(PAGE_EVENTS, left)
-            page = await self._read(until, limit) if limit > 0 else []
-            self._fold(page)
-            if len(page) < limit:
-                break
+        await self._each_page(head if until is None else until, version, self._fold)
         if is_latest and head is not None:
             self._at = replace(self._at, seen=max(self._at.seen, head))
         await self._take_snapshot_if_due()
         if is_latest:
             self._remember()
 
-    async def _read(self, until: Bound | None, limit: int) -> list[RecordedEvent[bytes]]:
+    async def _each_page(
+        self, until: Bound | None, version: int | None, fold: Callable[[Page], Any]
+    ) -> None:
+        """Move on page by page; `fold` gives the state after each."""
+        limit = PAGE_EVENTS
+        while limit == PAGE_EVENTS:
+            limit = PAGE_EVENTS if version is None else min(PAGE_EVENTS, version - self.version)
+            page = await self._read(until, limit) if limit > 0 else []
+            if page:
+                state, at = fold(page), self._at
+                version_after = at.version + len(page)
+                self._at = Cached(
+                    state, version_after, page[-1].position, at.seen, at.snapshot_version
+                )
+            if len(page) < limit:
+                break
+
+    async def _read(self, until: Bound | None, limit: int) -> Page:
         after: Bound = self.seen if self.stream is None else Version(self.version)
         return await self._parts.store.read(self.query, after=after, until=until, limit=limit)
 
-    def _fold(self, page: list[RecordedEvent[bytes]]) -> None:
-        if not page:
-            return
-        state = self._folding.fold(self.state, self._decoding.pairs(page))
-        at = self._at
-        version = at.version + len(page)
-        self._at = Cached(state, version, page[-1].position, at.seen, at.snapshot_version)
+    def _fold(self, page: Page) -> Any:
+        return self._folding.fold(self.state, self._decoding.pairs(page))
 
     async def _take_snapshot_if_due(self) -> None:
         at, decider, snapshotting = self._at, self._decider, self._parts.snapshotting
@@ -224,27 +226,37 @@ class Loading(Generic[S]):
         """Fold what had occurred by `as_of`, in the order in which it occurred, of what was
         recorded by `at`. Holds the events of the boundary in memory.
         """
-        _check_at("at", at)
-        check_moment("as_of", as_of)
-        limit = at if isinstance(at, int) else None
-        until = at if isinstance(at, datetime) else None
-        events: list[RecordedEvent[Any]] = []
-        if limit != 0:
-            reading = Reading(
-                self._parts.store, self._parts.codec, ReadArguments(self.query, 0, until, limit)
+        events: list[tuple[RecordedEvent[Any], Any]] = []
+
+        def keep(page: Page) -> Any:
+            events.extend(
+                pair for pair in self._decoding.pairs(page) if pair[0].occurred_at <= as_of
             )
-            while (page := await reading.next_page()) is not None:
-                events += [each for each in page if each.occurred_at <= as_of]
-        events.sort(key=lambda each: (each.occurred_at, each.position))
-        state = self._folding.fold(self.state, ((each, each.data) for each in events))
-        position = max((each.position for each in events), default=0)
+            return self.state
+
+        await self._each_page(*_until(at), keep)
+        self._refuse_beyond(at)
+        events.sort(key=lambda pair: (pair[0].occurred_at, pair[0].position))
+        state = self._folding.fold(self.state, events)
+        position = max((event.position for event, _ in events), default=0)
         self._at = Cached(state, len(events), position)
+
+    def _refuse_beyond(self, at: At | None) -> None:
+        if isinstance(at, int) and self.version < at:
+            raise InvalidInput(
+                f"{self.stream or self.query} is at version {self.version}, found at={at}"
+            )
 
 
 def _whole_stream(query: Query) -> str | None:
     """The stream, where the query is about all events of one stream."""
     item = query.items[0]
     return None if len(query.items) > 1 or item.types or item.tags else item.stream
+
+
+def _until(at: At | None) -> tuple[datetime | None, int | None]:
+    """As a bound and a version."""
+    return (at, None) if isinstance(at, datetime) else (None, at)
 
 
 def _check_at(what: str, at: object) -> None:
@@ -266,6 +278,7 @@ class Stepping(Generic[S]):
         after_until: tuple[At, At | None],
     ) -> None:
         self._after, self._until = after_until
+        _check_at("after", self._after)
         _check_at("until", self._until)
         self._parts = parts
         self._loading = Loading(parts, decider, boundary)
@@ -276,7 +289,7 @@ class Stepping(Generic[S]):
     async def next_page(self) -> list[Step[S]] | None:
         """The next steps, or None at the end."""
         if self._reading is None:
-            await self._loading.run(self._after, name="after")
+            await self._loading.run(self._after)
             self._state = self._loading.state
             self._reading = self._rest()
         page = await self._reading.next_page() if self._reading else None
@@ -308,8 +321,10 @@ async def load(
 ) -> Loaded[S]:
     """The state of a boundary, at a time by either clock."""
     loading = Loading(parts, decider, boundary)
+    _check_at("at", at)
     if as_of is not None:
+        check_moment("as_of", as_of)
         await loading.replay(at, as_of)
     else:
-        await loading.run(at)
+        await loading.run_to(at)
     return loading.loaded()

@@ -312,3 +312,33 @@ def test_an_app_is_refused_where_it_is_none(url: str) -> None:
     with pytest.raises(InvalidInput, match="cached_states_max"):
         leftfold.open(url, BANK, cached_states_max=-1)
     assert Codec(Stranger).types[0].cls is Stranger
+
+
+@dataclass
+class Purse(Aggregate):
+    balance: int = 0
+
+    def pay(self) -> None:
+        self.record(PAID)
+
+    def forget_to_record(self) -> None:
+        self.balance -= 1
+
+    def apply(self, event: MoneyDeposited) -> None:
+        self.balance += int(event.amount)
+
+
+def test_an_aggregate_that_changes_without_recording(es: EventStore) -> None:
+    purses = Purse.decider("purse")
+    assert es.handle(purses, "1", lambda purse: purse.pay()).state == Purse(1)
+    with pytest.raises(InvalidDecision, match="changed the state, which is lost"):
+        es.handle(purses, "1", lambda purse: purse.forget_to_record())
+    assert es.state(purses, "1") == Purse(1)
+
+
+def test_a_decider_that_only_folds(es: EventStore) -> None:
+    folds = Decider("account", initial_state=0, evolve=lambda state, event: state + 1)
+    es.append_to_stream("account-1", [PAID, PAID])
+    assert es.state(folds, "1") == 2
+    with pytest.raises(InvalidInput, match="only folds"):
+        es.handle(folds, "1", "command")

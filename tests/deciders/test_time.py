@@ -150,8 +150,10 @@ def test_times_that_there_are_not(dated: EventStore, at: Any) -> None:
 def test_a_version_that_there_is_not_yet_is_named(dated: EventStore) -> None:
     with pytest.raises(InvalidInput, match="account-1 is at version 4, found at=5"):
         dated.load(ACCOUNT, "1", at=5)
-    with pytest.raises(InvalidInput, match="is at version 4, found after=5"):
-        list(dated.history(ACCOUNT, "1", after=5))
+    with pytest.raises(InvalidInput, match="account-1 is at version 4, found at=5"):
+        dated.load(ACCOUNT, "1", at=5, as_of=day(9))
+    assert dated.load(ACCOUNT, "1", at=4, as_of=day(9)).version == 4
+    assert list(dated.history(ACCOUNT, "1", after=5)) == []
 
 
 def test_as_of_a_moment_without_zone(dated: EventStore) -> None:
@@ -168,7 +170,7 @@ def test_upcasters_may_drop_and_split_the_last_events() -> None:
     old.append_to_stream("n-1", [Counted(number) for number in (1, 2, 3, 0)])
 
     def split(data: dict[str, Any]) -> list[Payload]:
-        return [Payload("Counted", {"number": 1}, 2)] * data["number"]
+        return [Payload("Counted", {"number": 10}, 2)] * data["number"]
 
     codec = Codec(
         EventType(Counted, version=2), upcasters=[Upcaster("Counted", 1, split, to=("Counted",))]
@@ -180,7 +182,47 @@ def test_upcasters_may_drop_and_split_the_last_events() -> None:
         decide=lambda command, state: [Counted(command)],
         evolve=lambda state, event: state + event.number,
     )
-    assert es.load(decider, "1") == Loaded(6, 4, 4)
-    assert [es.state(decider, "1", at=version) for version in range(5)] == [0, 1, 3, 6, 6]
+    assert es.load(decider, "1") == Loaded(60, 4, 4)
+    assert [es.state(decider, "1", at=version) for version in range(5)] == [0, 10, 30, 60, 60]
     assert es.handle(decider, "1", 5).version == 5
-    assert es.load(decider, "1") == Loaded(11, 5, 5)
+    assert es.load(decider, "1") == Loaded(65, 5, 5)
+    as_of = es.load(decider, "1", as_of=datetime.now(UTC) + timedelta(days=1))
+    assert as_of.state == 65
+
+
+class Odd(Struct, frozen=True):
+    number: int
+
+
+def test_a_boundary_by_class_holds_what_upcasters_make_of_old_events() -> None:
+    old = EventStore(MemoryStore(), Codec(EventType(Counted, "Number", 1)))
+    old.append([Event("n-1", Counted(number), tags=("n:1",)) for number in (1, 2, 3, 4)])
+
+    def by_kind(data: dict[str, Any]) -> Payload:
+        return Payload("Odd" if data["number"] % 2 else "Counted", data)
+
+    upcaster = Upcaster("Number", 1, by_kind, to=("Odd", "Counted"))
+    es = EventStore(old.store, Codec(Counted, Odd, upcasters=[upcaster]))
+    decider = Decider("n", initial_state=0, evolve=lambda state, event: state + event.number)
+    assert es.state(decider, "1") == 10
+    assert es.state(decider, select(types=[Odd])) == 4
+    assert es.state(decider, select(types=[Counted], tags=["n:1"])) == 6
+
+
+def test_what_is_recorded_while_a_boundary_is_read_is_folded_once() -> None:
+    store = MemoryStore()
+    es = EventStore(store, CODEC, cached_states_max=1)
+    es.append_to_stream("account-1", [MoneyDeposited(Decimal(1))])
+    read, is_first = store.read, True
+
+    async def overtaken(*args: Any, **kwargs: Any) -> Any:
+        nonlocal is_first
+        if is_first:
+            is_first = False
+            await store.append([CODEC.encode(Event("account-2", MoneyDeposited(Decimal(2))))])
+        return await read(*args, **kwargs)
+
+    store.read = overtaken  # type: ignore[method-assign]
+    everything = select(category="account")
+    assert es.state(ACCOUNT, everything).balance == 1
+    assert es.state(ACCOUNT, everything).balance == 3

@@ -14,7 +14,9 @@ import pytest
 
 import leftfold
 from leftfold import ALL, AsyncEventStore, Event, EventStore, Query, select
-from leftfold.drive import run_sync
+from leftfold.drive import BlockingDriver, LoopDriver, run_sync
+from leftfold.stores import doorbell
+from leftfold.stores.doorbell import POLL_S, POLLER_LOST_S, Doorbell
 from leftfold.testing.faults import FaultyVfs, seeds
 
 STUCK_S = 60
@@ -253,3 +255,132 @@ def test_closing_the_store_ends_subscriptions_that_wait(tmp_path, vfs):
         assert list(consumer.subscription) == []
     assert vfs.open_files == 0
     await_threads(before)
+
+
+class Head:
+    """The head of a log that another process writes to: nothing rings."""
+
+    def __init__(self) -> None:
+        self.head = 0
+        self.looks = 0
+
+    def __call__(self) -> int:
+        self.looks += 1
+        return self.head
+
+
+class Waiter(threading.Thread):
+    """Waits at a doorbell, longer than a test may take if not told otherwise."""
+
+    def __init__(self, bell: Doorbell, timeout_s: float = 10 * STUCK_S, *, after: int = 0) -> None:
+        super().__init__(daemon=True)
+        self._wait = bell.wait(after, timeout_s)
+        self.start()
+
+    def run(self) -> None:
+        run_sync(self._wait)
+
+    def must_end(self) -> None:
+        self.join(STUCK_S)
+        assert not self.is_alive(), "it was not told of the news"
+
+
+def await_poller(bell: Doorbell) -> object:
+    deadline = time.monotonic() + STUCK_S
+    while bell._poller is None:
+        assert time.monotonic() < deadline, "nobody polls"
+        time.sleep(0.001)
+    return bell._poller
+
+
+@pytest.fixture
+def no_poller_is_lost(monkeypatch) -> None:
+    monkeypatch.setattr(doorbell, "POLLER_LOST_S", 100 * STUCK_S)
+
+
+def test_one_of_those_who_wait_polls_for_all():
+    head = Head()
+    bell = Doorbell(BlockingDriver(), head)
+    began_s = time.monotonic()
+    waiters = [Waiter(bell, 0.6) for _ in range(30)]
+    for waiter in waiters:
+        waiter.must_end()
+    took_s = time.monotonic() - began_s
+    # Each looks when it comes, goes and takes over, and now and then whether somebody polls.
+    assert head.looks < 2 * took_s / POLL_S + 30 * (6 + took_s / POLLER_LOST_S)
+
+
+@pytest.mark.usefixtures("no_poller_is_lost")
+def test_who_polls_tells_all():
+    head = Head()
+    bell = Doorbell(BlockingDriver(), head)
+    waiters = [Waiter(bell) for _ in range(5)]
+    await_poller(bell)
+    head.head = 1
+    for waiter in waiters:
+        waiter.must_end()
+
+
+@pytest.mark.usefixtures("no_poller_is_lost")
+def test_who_polls_hands_over_when_it_leaves():
+    head = Head()
+    bell = Doorbell(BlockingDriver(), head)
+    first = Waiter(bell, 0.05)
+    await_poller(bell)
+    others = [Waiter(bell) for _ in range(3)]
+    first.must_end()
+    await_poller(bell)
+    head.head = 1
+    for waiter in others:
+        waiter.must_end()
+
+
+@pytest.mark.usefixtures("no_poller_is_lost")
+def test_a_task_that_polls_hands_over_when_it_is_cancelled():
+    async def main() -> None:
+        head, driver = Head(), LoopDriver()
+        bell = Doorbell(driver, head)
+        tasks = [asyncio.create_task(bell.wait(0, 10 * STUCK_S)) for _ in range(4)]
+        for task in tasks[:-1]:
+            while bell._poller is None:
+                await asyncio.sleep(0.001)
+            task.cancel()
+            await asyncio.wait([task])
+        head.head = 1
+        await asyncio.wait_for(tasks[-1], STUCK_S)
+        driver.close()
+
+    asyncio.run(main())
+
+
+def test_who_polls_may_be_lost(monkeypatch):
+    """As when an interrupt (Ctrl-C) comes where it should have handed over."""
+    monkeypatch.setattr(doorbell, "POLLER_LOST_S", 0.05)
+    head = Head()
+    bell = Doorbell(BlockingDriver(), head)
+    lost = bell._poller = object()
+    bell._polled_s = time.monotonic()
+    waiters = [Waiter(bell) for _ in range(3)]
+    deadline = time.monotonic() + STUCK_S
+    while bell._poller is lost:
+        assert time.monotonic() < deadline, "nobody polls in its place"
+        time.sleep(0.001)
+    head.head = 1
+    for waiter in waiters:
+        waiter.must_end()
+
+
+@pytest.mark.usefixtures("no_poller_is_lost")
+def test_who_waits_for_what_is_far_ahead_tells_others_of_what_comes_before():
+    head = Head()
+    bell = Doorbell(BlockingDriver(), head)
+    far = Waiter(bell, after=100)
+    poller = await_poller(bell)
+    for position in range(1, 4):
+        near = Waiter(bell, after=position - 1)
+        head.head = position
+        near.must_end()
+    assert far.is_alive()
+    assert bell._poller is poller
+    head.head = 101
+    far.must_end()

@@ -12,6 +12,7 @@ import pytest
 
 import leftfold
 from leftfold import (
+    AppendConditionFailed,
     Appended,
     Event,
     EventStore,
@@ -19,8 +20,11 @@ from leftfold import (
     StoreUnavailable,
     StreamVersion,
 )
+from leftfold.drive import run_sync
+from leftfold.stores.group import Append
 from leftfold.stores.sqlite import SqliteStore
 from leftfold.stores.sqlite.connection import SqliteOptions
+from leftfold.stores.sqlite.writer import FULL_IS_CERTAIN
 from leftfold.testing.faults import FaultyVfs
 from leftfold.testing.history import Attempt, check
 
@@ -31,8 +35,11 @@ CRASHES = 6
 
 
 @pytest.fixture
-def vfs() -> Iterator[FaultyVfs]:
+def vfs(monkeypatch) -> Iterator[FaultyVfs]:
+    """SQLite's own file system with faults, and known as such."""
     with FaultyVfs() as vfs:
+        own = "leftfold.stores.sqlite.writer.FULL_IS_CERTAIN"
+        monkeypatch.setattr(own, {*FULL_IS_CERTAIN, vfs.name})
         yield vfs
 
 
@@ -105,6 +112,22 @@ def test_a_full_disk_refuses_the_append_and_keeps_the_rest(vfs, events, tmp_path
         kept += ids(append)
     assert 0 < refusals < 40
     assert recorded_ids(events) == kept
+
+
+def test_sqlite_says_which_file_system_is_its_own(tmp_path):
+    store = SqliteStore(str(tmp_path / "log.db"))
+    assert store._writer._connection.open_vfs in FULL_IS_CERTAIN
+    run_sync(store.close())
+
+
+def test_a_full_disk_of_an_unknown_file_system_leaves_the_outcome_unknown(vfs, events, monkeypatch):
+    monkeypatch.setattr("leftfold.stores.sqlite.writer.FULL_IS_CERTAIN", FULL_IS_CERTAIN)
+    append = some_events(1)
+    vfs.bytes_left = 0
+    with pytest.raises(OutcomeUnknown, match="full"):
+        events.append(append)
+    vfs.heal()
+    assert events.append(append).first_position == 2
 
 
 def test_a_full_disk_is_named_when_a_store_is_created(vfs, path):
@@ -244,6 +267,24 @@ class Caller(threading.Thread):
             self._store.append(self.append)
         except Exception as error:
             self.error = error
+
+
+def test_what_a_condition_refused_in_a_failing_group_is_certain(vfs, events):
+    """Its neighbours cannot know their outcome; it can."""
+    one, two, three = (some_events(number) for number in range(3))
+    wrong = StreamVersion("first", 7)
+    vfs.fail("sync")
+
+    before, refused, after = events.store._writer.commit(
+        [Append(one, ()), Append(two, (wrong,)), Append(three, ())]
+    )
+
+    assert isinstance(refused, AppendConditionFailed)
+    for outcome, append in ((before, one), (after, three)):
+        assert isinstance(outcome, OutcomeUnknown)
+        assert list(outcome.event_ids) == ids(append)
+    vfs.heal()
+    assert len(recorded_ids(events)) == 1
 
 
 @pytest.mark.parametrize("fault", ["sync", "full"])

@@ -1,22 +1,23 @@
 """Ctrl-C in the middle of appends and reads: the file is whole, and the store can be used."""
 
-import dis
 import subprocess
 import sys
-from collections.abc import Callable
-from contextlib import suppress
-from types import FrameType
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import apsw
+import crash_anywhere
 import crash_interrupted
 import crash_writer
 import pytest
 
 import leftfold
 from leftfold import Event, select
+from leftfold.drive import run_sync
+from leftfold.stores.sqlite import SqliteStore
 from leftfold.testing.faults import seeds
-from leftfold.testing.history import Attempt, check
+from leftfold.testing.history import check
 
 
 @pytest.mark.parametrize(
@@ -37,66 +38,107 @@ def test_a_program_that_is_interrupted_again_and_again(tmp_path, interrupts):
             check(list(events.read()), crash_writer.told(done.stdout.splitlines(keepends=True)))
 
 
-class Interrupt:
-    """Raises KeyboardInterrupt at the `nth` place in the files that read and write where Python
-    would handle a signal: after a call.
-    """
+@pytest.mark.parametrize(
+    ("use", "stores"),
+    [
+        *((use, "warm") for use in crash_anywhere.WARM),
+        *((use, "fresh") for use in crash_anywhere.FRESH),
+    ],
+)
+def test_an_interrupt_at_every_bytecode(tmp_path, use, stores):
+    """Neither this thread, nor another one, nor another store of the file is in its way."""
+    command = [sys.executable, crash_anywhere.__file__, tmp_path / "log.db", use, stores]
+    done = subprocess.run(
+        [*map(str, command)], capture_output=True, text=True, timeout=250, check=False
+    )
 
-    def __init__(self, nth: int) -> None:
-        self.places_left = nth
-        self.hit = ""
-        self._previous: dict[FrameType, str] = {}
-
-    def __enter__(self) -> None:
-        sys.settrace(self._trace)
-
-    def __exit__(self, *exc: object) -> None:
-        sys.settrace(None)
-
-    def _trace(self, frame: FrameType, what: str, argument: Any) -> Callable[..., Any] | None:
-        if not frame.f_code.co_filename.endswith(("sqlite/writer.py", "sqlite/reader.py")):
-            return None
-        frame.f_trace_opcodes = True
-        if what == "opcode":
-            previous = self._previous.get(frame, "")
-            self._previous[frame] = dis.opname[frame.f_code.co_code[frame.f_lasti]]
-            self.places_left -= previous.startswith("CALL")
-            if not self.places_left:
-                self.hit = f"{frame.f_code.co_filename}:{frame.f_lineno}"
-                self.places_left = -1
-                raise KeyboardInterrupt
-        return self._trace
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 200, "hardly any place was found"
 
 
-def appending(events: leftfold.EventStore, new: list[Event[bytes]]) -> None:
-    events.append(new, conditions=[leftfold.NoneMatch(select(tags=["other"]))])
+@pytest.fixture
+def store(tmp_path) -> Iterator[SqliteStore]:
+    with ExitStack() as stack:
+        store = SqliteStore(str(tmp_path / "log.db"))
+        stack.callback(lambda: run_sync(store.close()))
+        yield store
 
 
-def reading(events: leftfold.EventStore, new: list[Event[bytes]]) -> None:
-    events.head()
-    list(events.read(select(tags=["red"], types=["A"]), limit=2))
-    list(events.read(select("shared"), backwards=True, limit=2))
-    list(events.read(limit=2))
+def in_the_middle_of_an_append(store: SqliteStore, action: Callable[[], object]) -> None:
+    """As a signal handler or a finalizer would, which runs between two bytecodes."""
+
+    def clock() -> int:
+        action()
+        return 1
+
+    store._writer._clock = clock
+    run_sync(store.append([Event("outer", b"{}", type="A")]))
+    store._writer._clock = lambda: 1
 
 
-@pytest.mark.parametrize("use", [appending, reading])
-def test_an_interrupt_at_any_place(tmp_path, use):
-    attempts: list[Attempt] = []
-    url = f"sqlite:///{tmp_path / 'log.db'}?busy_timeout_s=0"
-    with leftfold.open(url) as events, leftfold.open(url) as other:
-        for nth in range(1, 1000):
-            new = [Event(name, b"{}", type="A", tags=("red",)) for name in (f"own-{nth}", "shared")]
-            attempts.append(Attempt.of(new))
-            interrupt = Interrupt(nth)
-            with suppress(KeyboardInterrupt), interrupt:
-                use(events, new)
-            # Neither this store nor another process is locked out by what was left behind.
-            for store in (other, events):
-                try:
-                    attempts.append(Attempt.of(new, (), store.append(new)))
-                except leftfold.StoreUnavailable as error:
-                    pytest.fail(f"after an interrupt at {interrupt.hit}: {error}")
-            if not interrupt.hit:
-                break
-        assert nth > 10, "hardly any place was found"
-        check(list(events.read()), attempts)
+REFUSED = {
+    "append": lambda store: store.append([Event("inner", b"{}", type="A")]),
+    "close": lambda store: store.close(),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+@pytest.mark.parametrize("is_busy", [False, True])
+def test_what_comes_in_the_middle_of_an_append_is_refused(store, what, is_busy):
+    def act() -> None:
+        store._group._expected = 2 * is_busy
+        with pytest.raises(leftfold.StoreUnavailable, match="in the middle"):
+            run_sync(REFUSED[what](store))
+        store._group._expected = 0
+
+    in_the_middle_of_an_append(store, act)
+
+    assert [each.stream for each in run_sync(store.read())] == ["outer"]
+    run_sync(store.append([Event("later", b"{}", type="A")]))
+
+
+def test_a_read_in_the_middle_of_an_append_sees_what_was_there_before(store):
+    seen = []
+
+    def read() -> None:
+        seen.append(run_sync(store.head()))
+        seen.append(run_sync(store.read(select("outer"))))
+
+    in_the_middle_of_an_append(store, read)
+
+    assert seen == [0, []]
+    assert run_sync(store.head()) == 1
+
+
+def test_an_append_in_the_middle_of_a_read_is_refused_or_recorded(store, monkeypatch):
+    """It is the read that decides: one that uses the writer's connection is in its way."""
+    run_sync(store.append([Event("first", b"{}", type="A")]))
+    outcomes = []
+
+    def append(*args: object) -> list[Any]:
+        try:
+            outcomes.append(run_sync(store.append([Event("inner", b"{}", type="A")])).position)
+        except leftfold.StoreUnavailable:
+            outcomes.append(None)
+        return []
+
+    monkeypatch.setattr("leftfold.stores.sqlite.reader._recorded", append)
+    run_sync(store.read(select("first")))
+    run_sync(store.read())
+
+    assert outcomes == [None, 2]
+
+
+def test_a_read_in_the_middle_of_a_read(store, monkeypatch):
+    run_sync(store.append([Event("first", b"{}", type="A")]))
+    heads = []
+
+    def look(*args: object) -> list[Any]:
+        heads.append(run_sync(store.head()))
+        return []
+
+    monkeypatch.setattr("leftfold.stores.sqlite.reader._recorded", look)
+    run_sync(store.read(select("first")))
+    run_sync(store.read())
+
+    assert heads == [1, 1]

@@ -15,7 +15,7 @@ import apsw
 import pytest
 
 from leftfold.drive import run_sync
-from leftfold.errors import IncompatibleStore, LeftfoldError, StoreUnavailable
+from leftfold.errors import IncompatibleStore, InvalidInput, LeftfoldError, StoreUnavailable
 from leftfold.stores.sqlite import SqliteOptions, SqliteStore
 from leftfold.stores.sqlite.schema import APPLICATION_ID, MIGRATIONS
 from leftfold.testing.log import Log, event
@@ -204,6 +204,17 @@ def test_a_directory_in_place_of_the_file(path: Path) -> None:
         open_log(path)
 
 
+def test_a_path_that_is_no_unicode(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="lone surrogate"):
+        SqliteStore(f"{tmp_path}/\udcff.db")
+
+
+def test_an_unknown_vfs(path: Path) -> None:
+    with pytest.raises(InvalidInput, match="no VFS 'nope'; it has"):
+        SqliteStore(str(path), SqliteOptions(vfs="nope"))
+    assert not path.exists()
+
+
 def test_a_file_that_another_process_keeps_locked(path: Path) -> None:
     filled(path)
     log = open_log(path, SqliteOptions(busy_timeout_s=0.05))
@@ -228,8 +239,9 @@ def test_a_damaged_file(path: Path) -> None:
     damaged[8192:] = b"\xab" * (len(damaged) - 8192)
     path.write_bytes(damaged)
     log = open_log(path)
-    with pytest.raises(StoreUnavailable, match="damaged"):
+    with pytest.raises(StoreUnavailable, match="damaged") as caught:
         log.read()
+    assert "recorded" not in str(caught.value)  # a read records nothing, ever
     log.close()
 
 
@@ -243,7 +255,9 @@ def test_a_thread_that_cannot_be_started_harms_one_append(
     def refuse(thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
-    with group.mutex, monkeypatch.context() as patch:
+    # As if others had been waiting: so this one waits as well, for a thread that commits.
+    group._expected = 2
+    with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", refuse)
         with pytest.raises(RuntimeError):
             log.append(event())
@@ -257,6 +271,10 @@ def test_events_are_immutable_for_everybody(path: Path) -> None:
         for statement in ("UPDATE events SET version = 9", "DELETE FROM events"):
             with pytest.raises(sqlite3.IntegrityError, match="immutable"):
                 connection.execute(statement)
+        # SQLite asks the triggers about this one only where it is told to.
+        connection.execute("PRAGMA recursive_triggers = ON")
+        with pytest.raises(sqlite3.IntegrityError, match="immutable"):
+            connection.execute("REPLACE INTO events SELECT * FROM events")
     connection.close()
 
 

@@ -12,6 +12,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from msgspec import Struct
@@ -20,6 +22,7 @@ from leftfold.drive import Driver
 from leftfold.errors import StoreClosed
 from leftfold.event import Appended, Event
 from leftfold.query import Condition
+from leftfold.stores.mutex import Mutex
 
 GROUP_APPENDS_MAX = 256
 GATHER_S = 0.0005
@@ -42,90 +45,109 @@ Commit = Callable[[Sequence[Append]], Sequence[Outcome]]
 class GroupCommit:
     """Runs `commit` in one thread at a time; `commit` judges each append on its own and never
     raises for one of them.
+
+    Callers may be interrupted (Ctrl-C) at any place, the writer thread cannot be. So callers touch
+    nothing but mutexes, and queues whose operations are one step each: no Condition, no Semaphore.
     """
 
     def __init__(self, driver: Driver, commit: Commit) -> None:
         self._driver = driver
         self._commit = commit
-        self.mutex = threading.Lock()
+        self.mutex = Mutex()
         """Held while committing. A reader may take it, without waiting, to read where the writer's
         cache is warm.
         """
         self._queue: deque[tuple[Any, Append]] = deque()
-        self._arrival = threading.Condition()
+        self._bell: SimpleQueue[None] = SimpleQueue()
+        """Wakes the writer thread, which looks at the queue then."""
+        self._idle = True
+        """Whether the writer thread waits for the bell, and not just for more appends."""
+        self._admission = Mutex()
+        self._is_writing = threading.Lock()
+        self._has_thread = False
+        """Whether a writer thread is on its way. When it is there it names itself in `_thread`."""
         self._thread: threading.Thread | None = None
         self._closed = False
         self._expected = 0
         """Appends that the next group hopes for: as many as the last one had, and left waiting."""
 
     async def append(self, append: Append) -> Appended:
+        self.mutex.refuse_reentry()
         outcome = self._commit_here(append) if self._driver.may_block else None
         if outcome is None:
             promise = self._driver.promise()
-            self._enqueue(promise, append)
+            self._admission.call(self._enqueue, promise, append)
             outcome = await promise.wait()
         if isinstance(outcome, Appended):
             return outcome
         raise outcome
 
     def _commit_here(self, append: Append) -> Outcome | None:
-        if self._expected > 1 or self._queue or not self.mutex.acquire(blocking=False):
+        if self._expected > 1 or self._queue:
             return None
-        try:
-            if self._closed:
-                raise StoreClosed("the store is closed")
-            return self._commit([append])[0]
-        finally:
-            self.mutex.release()
+        outcomes = self.mutex.try_call(self._commit_if_open, [append])
+        return None if outcomes is None else outcomes[0][0]
+
+    def _commit_if_open(self, appends: Sequence[Append]) -> Sequence[Outcome]:
+        self._refuse_if_closed()
+        return self._commit(appends)
 
     def _enqueue(self, promise: Any, append: Append) -> None:
-        with self._arrival:
-            if self._closed:
-                raise StoreClosed("the store is closed")
-            if self._thread is None:
-                thread = threading.Thread(target=self._run, name="leftfold-writer", daemon=True)
-                thread.start()  # may be refused, or interrupted
-                self._thread = thread
-            self._queue.append((promise, append))
-            if len(self._queue) == 1 or len(self._queue) >= self._expected:
-                self._arrival.notify()
+        self._refuse_if_closed()
+        if not self._has_thread:
+            # It may be refused, or interrupted, and run even so: the next one finds that out.
+            threading.Thread(target=self._run, name="leftfold-writer", daemon=True).start()
+            self._has_thread = True
+        self._queue.append((promise, append))
+        if self._idle or len(self._queue) >= self._expected:
+            self._bell.put(None)
+
+    def _refuse_if_closed(self) -> None:
+        if self._closed:
+            raise StoreClosed("the store is closed")
 
     def _run(self) -> None:
-        while self._wait_for_arrival():
-            with self.mutex:
-                waiting = min(len(self._queue), GROUP_APPENDS_MAX)
-                group = [self._queue.popleft() for _ in range(waiting)]
-                outcomes = self._outcomes([append for _, append in group])
+        if not self._is_writing.acquire(blocking=False):
+            return
+        self._thread = threading.current_thread()
+        while self._gather():
+            group, outcomes = self.mutex.call(self._commit_group)
             self._expected = len(group) + len(self._queue)
             promises = (promise for promise, _ in group)
             self._driver.settle(zip(promises, outcomes, strict=True))
 
-    def _wait_for_arrival(self) -> bool:
+    def _gather(self) -> bool:
         """Whether there is something to commit; False when closed and done."""
-        with self._arrival:
-            while not self._queue and not self._closed:
-                self._arrival.wait()
-            deadline = time.monotonic() + GATHER_S
+        self._idle = True
+        while not self._queue and not self._closed:
+            self._bell.get()
+        self._idle = False
+        deadline = time.monotonic() + GATHER_S
+        with suppress(Empty):
             while len(self._queue) < self._expected and not self._closed:
-                if not self._arrival.wait(max(0, deadline - time.monotonic())):
-                    break
-            return bool(self._queue)
+                self._bell.get(timeout=max(0, deadline - time.monotonic()))
+        return bool(self._queue)
 
-    def _outcomes(self, appends: Sequence[Append]) -> Sequence[Outcome]:
+    def _commit_group(self) -> tuple[list[tuple[Any, Append]], Sequence[Outcome]]:
+        waiting = min(len(self._queue), GROUP_APPENDS_MAX)
+        group = [self._queue.popleft() for _ in range(waiting)]
         try:
-            return self._commit(appends)
+            return group, self._commit([append for _, append in group])
         except Exception as error:
             # A fault of ours must reach every caller: nobody may wait for ever.
-            return [error] * len(appends)
+            return group, [error] * len(group)
 
     def close(self) -> None:
-        """Commit what is queued, refuse what comes after."""
-        with self._arrival:
-            self._closed = True
-            self._arrival.notify()
-            thread = self._thread
-        if thread is not None:
-            thread.join()
-        # A caller that commits in its own thread may still be at it.
-        with self.mutex:
-            pass
+        """Let the writer thread commit what is queued, refuse what comes after. May be called
+        again, as after an interrupt.
+        """
+        self.mutex.refuse_reentry()
+        self._admission.call(self._refuse_more)
+        while self._has_thread and self._thread is None:
+            time.sleep(GATHER_S)
+        if self._thread is not None:
+            self._thread.join()
+
+    def _refuse_more(self) -> None:
+        self._closed = True
+        self._bell.put(None)

@@ -11,6 +11,8 @@ from itertools import islice
 from typing import Any
 from uuid import UUID
 
+from msgspec.structs import replace
+
 from leftfold.drive import BlockingDriver, Driver
 from leftfold.errors import AppendConditionFailed, DuplicateEvent, InvalidInput, StoreClosed
 from leftfold.event import Appended, Event, RecordedEvent, now_us, record, to_us
@@ -45,19 +47,20 @@ class MemoryStore:
         check_append(events, conditions)
         with self._mutex:
             self._refuse_if_closed()
+            if len({event.id for event in events}) < len(events):
+                raise InvalidInput("the event ids of an append differ, found one twice")
             known = [event.id for event in events if event.id in self._positions]
             if len(known) == len(events):
-                return self._appended([self._log[self._positions[id] - 1] for id in known])
+                repeated = [self._log[self._positions[id] - 1] for id in known]
+                return replace(self._appended(repeated), is_repeat=True)
             if known:
                 raise DuplicateEvent(
                     tuple(known), tuple(event.id for event in events if event.id not in known)
                 )
-            if len({event.id for event in events}) < len(events):
-                raise InvalidInput("the event ids of an append differ, found one twice")
             for condition in conditions:
                 self._judge(condition)
             appended = self._appended(self._record(events))
-        self._doorbell.ring()
+        self._doorbell.ring(appended.position)
         return appended
 
     def _judge(self, condition: Condition) -> None:

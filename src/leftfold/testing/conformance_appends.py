@@ -261,7 +261,9 @@ class G5Idempotent:
         events = [event(type="A"), event(type="B")]
         first = log.append(*events)
         log.append(event(type="C"))
-        assert log.append(*events) == first
+        again = log.append(*events)
+        assert again == first
+        assert (first.is_repeat, again.is_repeat) == (False, True)
         assert log.types() == "ABC"
 
     def test_a_repeat_does_not_conflict_with_itself(self, log: Log) -> None:
@@ -285,6 +287,23 @@ class G5Idempotent:
             log.append(twice, twice)
         log.append(twice)
         assert log.types() == "A"
+        # Also where it is recorded already: such an append was never made.
+        with pytest.raises(InvalidInput):
+            log.append(twice, twice)
+        assert log.types() == "A"
+
+    def test_a_repeat_comes_before_a_condition_that_the_log_has_not_reached(self, log: Log) -> None:
+        mine = event(type="A")
+        first = log.append(mine)
+        if not log.store.capabilities.query_conditions:
+            with pytest.raises(Unsupported):
+                log.append(mine, conditions=[NoneMatch(select("b-1"), first.position + 5)])
+            return
+        beyond = NoneMatch(select("b-1"), first.position + 5)
+        assert log.append(mine, conditions=[beyond]) == first
+        with pytest.raises(InvalidInput):
+            log.append(event(type="B"), conditions=[beyond])
+        assert log.types() == "A"
 
     def test_repeats_at_the_same_time_record_one(self, log: Log) -> None:
         for round in range(10):
@@ -292,6 +311,7 @@ class G5Idempotent:
             results = together(*[partial(log.append, *events)] * 8)
             assert results == [results[0]] * 8
             assert isinstance(results[0], Appended), results[0]
+            assert sum(not result.is_repeat for result in results) == 1
         assert len(log.read()) == 20
 
 

@@ -47,6 +47,12 @@ def connect(path: str, options: SqliteOptions) -> apsw.Connection:
             f"an SQLite store is a file, found the path {path!r}; memory:// keeps a log in memory"
         )
     try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise InvalidInput(f"a path is valid Unicode, found a lone surrogate in {path!r}") from None
+    if options.vfs and options.vfs not in apsw.vfs_names():
+        raise InvalidInput(f"SQLite has no VFS {options.vfs!r}; it has {apsw.vfs_names()}")
+    try:
         connection = apsw.Connection(path, vfs=options.vfs or None)
     except apsw.CantOpenError as error:
         raise StoreUnavailable(f"cannot open {path}: {_why_not(path)}") from error
@@ -121,14 +127,14 @@ _MEANINGS: dict[type[apsw.Error], str] = {
 }
 
 
-def translate(error: apsw.Error, path: str) -> LeftfoldError:
-    """What an SQLite error means to a caller for whom nothing was recorded."""
+def translate(error: apsw.Error, path: str, outcome: str = "") -> LeftfoldError:
+    """What an SQLite error means to a caller, with what came of the call."""
     if isinstance(error, apsw.NotADBError):
         return IncompatibleStore(f"{path} is not an SQLite database; choose another file")
     if isinstance(error, apsw.CantOpenError):
         return StoreUnavailable(f"cannot open {path}: {_why_not(path)}")
     meaning = _MEANINGS.get(type(error), "{path}: {error}")
-    return StoreUnavailable(meaning.format(path=path, error=error) + "; nothing was recorded")
+    return StoreUnavailable(meaning.format(path=path, error=error) + outcome)
 
 
 def _why_not(path: str) -> str:

@@ -12,7 +12,7 @@ import msgspec
 from leftfold.event import RecordedEvent, to_us
 from leftfold.limits import POSITION_MAX
 from leftfold.query import ALL, Bound, Query, Version
-from leftfold.stores.sqlite.select import STREAM_ID, VERSION_AT, PositionSelect, stream_range
+from leftfold.stores.sqlite.select import PositionSelect, stream_range, version_bound
 
 NAMES_CACHED_MAX = 200_000
 """Names of streams, and combinations of tags, that the readers of a store keep in memory."""
@@ -38,6 +38,12 @@ class PageRequest(msgspec.Struct, frozen=True):
         """Whether it is like the boundary of a command, rather than a slice of the log."""
         return all(item.stream is not None or item.tags for item in self.query.items)
 
+    @property
+    def is_one_statement(self) -> bool:
+        """Whether neither names nor moments have to be looked up before the events."""
+        moments = isinstance(self.after, datetime) or isinstance(self.until, datetime)
+        return not moments and (self.query == ALL or self.query.single_stream is not None)
+
 
 class Names:
     """Names by id. They never change, so all connections of a store share one cache."""
@@ -53,6 +59,8 @@ class Names:
         # Other threads may be reading: a dict only grows, or is replaced as a whole.
         if len(self.streams) > NAMES_CACHED_MAX:
             self.streams = {}
+        if len(self.kinds) > NAMES_CACHED_MAX:
+            self.kinds = {}
         if len(self.tags) > NAMES_CACHED_MAX:
             self.tags = {}
         streams = self.streams
@@ -84,40 +92,44 @@ class Reader:
 
     def reset(self) -> None:
         """Let go of what an interrupted read holds: its snapshot would keep the writer out."""
-        self._cursor.close(True)
+        stale, self._cursor = self._cursor, self.connection.cursor()
+        stale.close(True)
         if self.connection.in_transaction:
-            self.connection.execute("ROLLBACK")
-        self._cursor = self.connection.cursor()
+            self._cursor.execute("ROLLBACK")
 
     def head(self) -> int:
         return int(self._cursor.execute("SELECT max(position) FROM events").get or 0)
 
     def page(self, request: PageRequest) -> list[RecordedEvent[bytes]]:
-        query = request.query
-        if query == ALL:
-            return self._events(request, "position > ? AND position <= ?", [*self._span(request)])
-        if query.single_stream is not None:
-            return self._stream_page(request)
-        # More than one statement looks names up: in one transaction, see PositionSelect.
+        if request.is_one_statement:
+            return self._page(request)
+        # Several statements must see one moment of the log, so they are one transaction.
         self._cursor.execute("BEGIN")
-        span = self._span(request)
-        select = PositionSelect(self._cursor, span, request.limit, request.backwards)
-        sql, parameters = select.matching(query.items)
-        events = self._events(request, f"position IN ({sql})", parameters)
+        events = self._page(request)
         self._cursor.execute("COMMIT")
         return events
 
+    def _page(self, request: PageRequest) -> list[RecordedEvent[bytes]]:
+        query = request.query
+        if query.single_stream is not None:
+            return self._stream_page(request)
+        span = self._position(request.after), self._position(request.until)
+        if query == ALL:
+            return self._events(request, "position > ? AND position <= ?", [*span])
+        select = PositionSelect(self._cursor, span, request.limit, request.backwards)
+        sql, parameters = select.matching(query.items)
+        return self._events(request, f"position IN ({sql})", parameters)
+
     def _stream_page(self, request: PageRequest) -> list[RecordedEvent[bytes]]:
         stream = request.query.single_stream
-        condition, parameters = stream_range(request.query.items[0])
+        sql, parameters = stream_range(request.query.items[0])
         for operator, bound in ((">", request.after), ("<=", request.until)):
             if isinstance(bound, Version):
-                condition += f" AND version {operator} ?"
-                parameters.append(bound.number)
-            elif bound is not None:
-                condition += f" AND version {operator} {VERSION_AT}"
-                parameters += [stream, self._position(stream, bound)]
-        return self._events(request, condition, parameters, "version")
+                condition, values = f" AND version {operator} ?", [bound.number]
+            else:
+                condition, values = version_bound(operator, stream, self._position(bound))
+            sql, parameters = sql + condition, parameters + values
+        return self._events(request, sql, parameters, "version")
 
     def _events(
         self, request: PageRequest, condition: str, parameters: list[Any], key: str = "position"
@@ -132,18 +144,11 @@ class Reader:
                 self._names.load(self._cursor, rows)
         raise apsw.CorruptError("an event refers to a stream, kind or tag that is not there")
 
-    def _span(self, request: PageRequest) -> tuple[int, int]:
-        stream, until = request.query.single_stream, request.until
-        low = self._position(stream, request.after)
-        return low, POSITION_MAX if until is None else self._position(stream, until)
-
-    def _position(self, stream: str | None, bound: Bound) -> int:
-        """The position of the last event at or before `bound`; versions are those of `stream`."""
-        if isinstance(bound, Version):
-            sql = f"""SELECT position FROM events WHERE stream_id = {STREAM_ID} AND version <= ?
- ORDER BY version DESC LIMIT 1"""
-            return int(self._cursor.execute(sql, (stream, bound.number)).get or 0)
-        return self._position_at(to_us(bound)) if isinstance(bound, datetime) else bound
+    def _position(self, bound: Bound | None) -> int:
+        """The position of the last event at or before `bound`, which is no version."""
+        if isinstance(bound, datetime):
+            return self._position_at(to_us(bound))
+        return bound if isinstance(bound, int) else POSITION_MAX
 
     def _position_at(self, us: int) -> int:
         """The last position recorded at or before a moment: times do not decrease with it (G9)."""

@@ -1,8 +1,4 @@
-"""Queries as SQL: which positions match.
-
-An item about types or categories is a union of index ranges, one for each kind, which SQLite merges
-in log order: an IN would sort all matches, or scan the log.
-"""
+"""Queries as SQL: which positions match."""
 
 from __future__ import annotations
 
@@ -10,21 +6,32 @@ from collections.abc import Sequence
 from typing import Any
 
 import apsw
+import msgspec
 
+from leftfold.limits import POSITION_MAX
 from leftfold.query import QueryItem
+from leftfold.stores.sqlite.kinds import KindSearch
 
-KINDS_MERGED_MAX = 400
-"""Above so many kinds the log is scanned: it then holds hardly anything else."""
-SPAN_PER_KIND_MIN = 100
-"""A span of fewer positions for each kind is scanned: to look at it costs less than to merge."""
 TAG_SAMPLE_MAX = 1000
 """How many entries of each tag are counted to find the rarest."""
 
 STREAM_ID = "(SELECT id FROM streams WHERE name = ?)"
 TAG_ID = "(SELECT id FROM tags WHERE name = ?)"
-VERSION_AT = f"""coalesce((SELECT version FROM events WHERE stream_id = {STREAM_ID}
- AND position <= ? ORDER BY version DESC LIMIT 1), 0)"""
-"""The version of a stream at a position. Looks from the stream's end, where readers mostly are."""
+_VERSION_AT = """coalesce((
+ WITH RECURSIVE probe (stream, at, low, high) AS (
+  SELECT id, ?, 0, (SELECT max(version) FROM events WHERE stream_id = streams.id)
+  FROM streams WHERE name = ?
+  UNION ALL
+  SELECT stream, at,
+   iif((SELECT position FROM events WHERE stream_id = stream AND version = (low + high + 1) / 2)
+    <= at, (low + high + 1) / 2, low),
+   iif((SELECT position FROM events WHERE stream_id = stream AND version = (low + high + 1) / 2)
+    <= at, high, (low + high + 1) / 2 - 1)
+  FROM probe WHERE low < high)
+ SELECT low FROM probe WHERE low = high), 0)"""
+"""The version of a stream at a position, by bisection: versions and positions rise together, but
+no index has both.
+"""
 
 SqlAndParameters = tuple[str, list[Any]]
 
@@ -39,13 +46,20 @@ def stream_range(item: QueryItem) -> SqlAndParameters:
     kinds = _kinds(item)
     if kinds is not None:
         # The plus keeps the planner from the index by kind, which is not in version order.
-        sql += f" AND +kind_id IN ({kinds[0]})"
+        sql += f" AND +kind_id IN (SELECT id FROM kinds WHERE {kinds[0]})"
         parameters += kinds[1]
     return sql, parameters
 
 
+def version_bound(operator: str, stream: str | None, position: int) -> SqlAndParameters:
+    """A condition on the version of a stream, to add to others, that says `position operator ?`."""
+    if (operator, position) in ((">", 0), ("<=", POSITION_MAX)):
+        return "", []
+    return f" AND version {operator} {_VERSION_AT}", [position, stream]
+
+
 def _kinds(item: QueryItem) -> SqlAndParameters | None:
-    """A statement for the ids of the kinds that the item allows, or None where it allows all."""
+    """The condition on the kinds that the item allows, or None where it allows all."""
     conditions: list[str] = []
     parameters: list[Any] = []
     if item.category is not None:
@@ -56,7 +70,7 @@ def _kinds(item: QueryItem) -> SqlAndParameters | None:
         parameters.extend(item.types)
     if not conditions:
         return None
-    return f"SELECT id FROM kinds WHERE {' AND '.join(conditions)}", parameters
+    return " AND ".join(conditions), parameters
 
 
 def _in_list(values: Sequence[Any]) -> str:
@@ -90,29 +104,30 @@ class PositionSelect:
         return f"{sql} ORDER BY 1 {self._order} LIMIT {self._limit}", parameters
 
     def _in_stream(self, item: QueryItem) -> SqlAndParameters:
-        condition, parameters = stream_range(item)
-        sql = f"{condition} AND version > {VERSION_AT} AND +position <= ?"
-        low, high = self._low_high
-        return self._page("events", sql, [*parameters, item.stream, low, high], "version")
+        sql, parameters = stream_range(item)
+        for operator, position in zip((">", "<="), self._low_high, strict=True):
+            bound, values = version_bound(operator, item.stream, position)
+            sql, parameters = sql + bound, parameters + values
+        return self._page("events", sql, parameters, "version")
 
     def _by_kind(self, items: Sequence[QueryItem]) -> list[SqlAndParameters]:
-        """One range for each kind that any of `items` allows: SQLite joins 500 selects at most."""
-        span, parameters = "position > ? AND position <= ?", [*self._low_high]
-        ids: dict[int, None] = {}
-        statements: list[SqlAndParameters] = []
+        """The positions of what any of the items, about types or categories, allows."""
+        conditions: list[str] = []
+        parameters: list[Any] = []
         for item in items:
             kinds = _kinds(item)
             if kinds is None:
-                return [self._page("events", span, parameters)]
-            statements.append(kinds)
-            some = f"{kinds[0]} LIMIT {KINDS_MERGED_MAX + 1}"
-            ids.update((id, None) for (id,) in self._cursor.execute(some, kinds[1]))
-        low, high = self._low_high
-        if len(ids) > KINDS_MERGED_MAX or high - low < SPAN_PER_KIND_MIN * len(ids):
-            scan = f"{span} AND +kind_id IN ({' UNION ALL '.join(sql for sql, _ in statements)})"
-            values = [value for _, values in statements for value in values]
-            return [self._page("events", scan, [*parameters, *values])]
-        return [self._page("events", f"kind_id = ? AND {span}", [id, *parameters]) for id in ids]
+                span = "position > ? AND position <= ?"
+                return [self._page("events", span, [*self._low_high])]
+            conditions.append(f"({kinds[0]})")
+            parameters += kinds[1]
+        if not items:
+            return []
+        any_of = " OR ".join(conditions)
+        search = KindSearch(self._cursor, self._limit, self._order == "DESC")
+        found = search.positions(any_of, parameters, self._low_high)
+        numbers = msgspec.json.encode(found).decode()
+        return [("SELECT value AS position FROM json_each(?)", [numbers])]
 
     def _tagged(self, item: QueryItem) -> SqlAndParameters:
         first, *others = self._rarest_first(item.tags)
@@ -124,7 +139,7 @@ class PositionSelect:
             parameters.append(tag)
         kinds = _kinds(item)
         if kinds is not None:
-            sql += f" AND kind_id IN ({kinds[0]})"
+            sql += f" AND kind_id IN (SELECT id FROM kinds WHERE {kinds[0]})"
             parameters += kinds[1]
         return self._page("event_tags", sql, parameters)
 

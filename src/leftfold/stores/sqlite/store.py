@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import threading
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import apsw
 
@@ -19,11 +17,11 @@ from leftfold.store import Capabilities
 from leftfold.stores.doorbell import Doorbell
 from leftfold.stores.group import Append, GroupCommit, Outcome
 from leftfold.stores.sqlite.connection import SqliteOptions, connect, translate
+from leftfold.stores.sqlite.pool import ReaderPool
 from leftfold.stores.sqlite.reader import Names, PageRequest, Reader
 from leftfold.stores.sqlite.writer import Writer
 
-READERS_MAX = 8
-"""Connections that read at the same time; further readers wait for one."""
+T = TypeVar("T")
 
 
 class SqliteStore:
@@ -46,13 +44,12 @@ class SqliteStore:
         self._options = options or SqliteOptions()
         self._driver = driver or BlockingDriver()
         self._pid = os.getpid()
-        self._closed = False
+        self._closed = self._freed = False
         self._names = Names()
         connection = connect(self.path, self._options)
         self._writer = Writer(connection, self.path, clock)
         self._warm_reader = Reader(connection, self._names)
-        self._readers: deque[Reader] = deque()
-        self._reader_places = threading.BoundedSemaphore(READERS_MAX)
+        self._readers = ReaderPool(self._open_reader)
         self._group = GroupCommit(self._driver, self._commit)
         self._doorbell = Doorbell(self._driver, self._head)
 
@@ -65,11 +62,12 @@ class SqliteStore:
     ) -> Appended:
         check_append(events, conditions)
         self._refuse_if_unusable()
-        return await self._group.append(Append(events, conditions))
+        # Copies, as the caller may change its lists while they wait.
+        return await self._group.append(Append(tuple(events), tuple(conditions)))
 
     def _commit(self, appends: Sequence[Append]) -> Sequence[Outcome]:
         outcomes = self._writer.commit(appends)
-        self._doorbell.ring()
+        self._doorbell.ring(self._writer.head)
         return outcomes
 
     async def read(
@@ -86,51 +84,38 @@ class SqliteStore:
         return await self._driver.call(self._page, request)
 
     def _page(self, request: PageRequest) -> list[RecordedEvent[bytes]]:
-        with self._reader(request.is_narrow) as reader:
-            return reader.page(request)
+        return self._read(request.is_narrow, Reader.page, request)
 
     def _head(self) -> int:
-        with self._reader(is_narrow=True) as reader:
-            return reader.head()
+        return self._read(True, Reader.head)
 
-    @contextmanager
-    def _reader(self, is_narrow: bool) -> Iterator[Reader]:
-        """A reader for this thread. Narrow reads use the writer's warm page cache if it is free."""
+    def _read(self, is_narrow: bool, read: Callable[..., T], *args: Any) -> T:
+        """Narrow reads use the writer's warm page cache if it is free."""
         self._refuse_if_unusable()
-        is_warm = is_narrow and self._group.mutex.acquire(blocking=False)
-        with self._warm_reader_held() if is_warm else self._pooled_reader() as reader:
-            try:
-                yield reader
-            except apsw.Error as error:
-                reader.reset()
-                raise translate(error, self.path) from error
-            except BaseException:
-                reader.reset()
-                raise
+        if is_narrow:
+            mutex = self._group.mutex
+            warm: tuple[T] | None = mutex.try_call(self._use, self._warm_reader, read, args)
+            if warm is not None:
+                return warm[0]
+        pooled: T = self._readers.call(self._use, read, args)
+        return pooled
 
-    @contextmanager
-    def _warm_reader_held(self) -> Iterator[Reader]:
+    def _use(self, reader: Reader, read: Callable[..., T], args: tuple[Any, ...]) -> T:
+        self._refuse_if_unusable()  # it may have been closed while this thread waited
+        if reader.connection.in_transaction:  # left by an interrupt (Ctrl-C)
+            reader.reset()
         try:
-            self._refuse_if_unusable()
-            if self._warm_reader.connection.in_transaction:  # left by an interrupt (Ctrl-C)
-                self._warm_reader.reset()
-            yield self._warm_reader
-        finally:
-            self._group.mutex.release()
+            return read(reader, *args)
+        except apsw.Error as error:
+            reader.reset()
+            raise translate(error, self.path) from error
+        except BaseException:
+            reader.reset()
+            raise
 
-    @contextmanager
-    def _pooled_reader(self) -> Iterator[Reader]:
-        with self._reader_places:
-            try:
-                reader = self._readers.pop()
-            except IndexError:
-                reader = Reader(connect(self.path, self._options), self._names)
-            try:
-                yield reader
-            finally:
-                self._readers.append(reader)
-                if self._closed:
-                    self._close_readers()
+    def _open_reader(self) -> Reader:
+        self._refuse_if_unusable()
+        return Reader(connect(self.path, self._options), self._names)
 
     async def head(self) -> int:
         return await self._driver.call(self._head)
@@ -139,23 +124,23 @@ class SqliteStore:
         await self._doorbell.wait(after, timeout_s)
 
     async def close(self) -> None:
-        if self._closed or os.getpid() != self._pid:
+        if self._freed or os.getpid() != self._pid:
             return
         await self._driver.call(self._close)
         self._driver.close()
 
     def _close(self) -> None:
+        """Each step may be repeated: an interrupted close is finished by the next."""
         self._group.close()
-        with self._group.mutex:
-            self._closed = True
-            self._warm_reader.connection.close()
+        # A caller that commits in its own thread may still be at it.
+        self._group.mutex.call(self._close_writer)
         self._doorbell.ring()
-        self._close_readers()
+        self._readers.close()
+        self._freed = True
 
-    def _close_readers(self) -> None:
-        with suppress(IndexError):
-            while True:
-                self._readers.pop().connection.close()
+    def _close_writer(self) -> None:
+        self._closed = True
+        self._warm_reader.connection.close()
 
     def _refuse_if_unusable(self) -> None:
         if self._closed:

@@ -25,6 +25,10 @@ from leftfold.stores.sqlite.connection import translate
 from leftfold.stores.sqlite.select import PositionSelect
 
 NAMES_CACHED_MAX = 200_000
+FULL_IS_CERTAIN = {"unix", "unix-excl", "unix-dotfile", "unix-none"}
+"""SQLite's own file systems, where "full" means that a write was refused. Another may say so of a
+sync as well, or have SQLite pad what it commits: then the commit record may be in the file.
+"""
 
 _INSERT_EVENT = f"INSERT INTO events VALUES ({','.join('?' * 14)})"
 _INSERT_TAG = "INSERT INTO event_tags VALUES (?, ?, ?)"
@@ -57,25 +61,36 @@ class Writer:
         self._data_version = -1
         """-1: nothing that is remembered can be trusted."""
 
+    @property
+    def head(self) -> int:
+        """The head of the log as of the last commit, or 0 where that cannot be trusted."""
+        return 0 if self._data_version == -1 else self._position
+
     def commit(self, appends: Sequence[Append]) -> Sequence[Outcome]:
         """Record those whose conditions hold; one outcome each, in order. Durable when this
         returns.
         """
+        try:
+            return self._attempt(appends)
+        except apsw.Error as error:
+            return [self._refused(error) for _ in appends]
+
+    def _attempt(self, appends: Sequence[Append]) -> Sequence[Outcome]:
         try:
             try:
                 return self._transaction(appends, ids_first=False)
             except apsw.ConstraintError:
                 # An event id is known already. That is rare, so ids are looked up only now.
                 return self._transaction(appends, ids_first=True)
-        except apsw.Error as error:
-            return [translate(error, self._path) for _ in appends]
+        finally:
+            # Once more, for an interrupt (Ctrl-C) that came as the transaction was at its end.
+            self._roll_back()
 
     def _transaction(self, appends: Sequence[Append], ids_first: bool) -> Sequence[Outcome]:
-        # An interrupt (Ctrl-C) may leave at any call, so trust comes back at a regular end only.
+        # An interrupt may leave anywhere, so trust comes back at a regular end only.
         trusted, self._data_version = self._data_version, -1
         try:
-            if self._connection.in_transaction:
-                self._cursor.execute("ROLLBACK")
+            self._roll_back()
             self._cursor.execute("BEGIN IMMEDIATE")
             data_version = self._refresh(trusted)
             head = self._position
@@ -90,14 +105,13 @@ class Writer:
                 # here on.
                 self._data_version = self._connection.data_version()
                 return outcomes
-        except BaseException:
-            # Not in a method: an interrupt may come as one is entered.
-            if self._connection.in_transaction:
-                self._cursor.execute("ROLLBACK")
-            raise
+        finally:
+            self._roll_back()
+        return self._failed(appends, outcomes, failure)
+
+    def _roll_back(self) -> None:
         if self._connection.in_transaction:
             self._cursor.execute("ROLLBACK")
-        return [self._failed(append, failure) for append in appends]
 
     def _refresh(self, trusted: int) -> int:
         data_version = self._connection.data_version()
@@ -111,6 +125,8 @@ class Writer:
             self._position, self._recorded_us = row or (0, 0)
         if len(self._streams) > NAMES_CACHED_MAX:
             self._streams.clear()
+        if len(self._kinds) > NAMES_CACHED_MAX:
+            self._kinds.clear()
         if len(self._tags) > NAMES_CACHED_MAX:
             self._tags.clear()
         return data_version
@@ -122,13 +138,25 @@ class Writer:
             return error
         return None
 
-    def _failed(self, append: Append, failure: apsw.Error) -> LeftfoldError:
+    def _failed(
+        self, appends: Sequence[Append], outcomes: Sequence[Outcome], failure: apsw.Error
+    ) -> Sequence[Outcome]:
         # SQLite reports these before the commit record is whole. After any other failure, such as
         # that of a sync, the record may be in the file, and a crash now would bring it back.
-        if isinstance(failure, apsw.FullError | apsw.BusyError):
-            return translate(failure, self._path)
+        if isinstance(failure, apsw.BusyError) or (
+            isinstance(failure, apsw.FullError) and self._connection.open_vfs in FULL_IS_CERTAIN
+        ):
+            return [self._refused(failure) for _ in appends]
         reason = f"{self._path}: {str(failure) or type(failure).__name__}"
-        return OutcomeUnknown(tuple(event.id for event in append.events), reason)
+        return [
+            outcome
+            if isinstance(outcome, Exception)  # refused, whatever becomes of the others
+            else OutcomeUnknown(tuple(event.id for event in append.events), reason)
+            for append, outcome in zip(appends, outcomes, strict=True)
+        ]
+
+    def _refused(self, error: apsw.Error) -> LeftfoldError:
+        return translate(error, self._path, "; nothing was recorded")
 
     def _append(self, append: Append, ids_first: bool) -> Outcome:
         try:
@@ -136,11 +164,11 @@ class Writer:
             if repeated is not None:
                 return repeated
             for condition in append.conditions:
-                found = self._violation(condition)
-                if found is not None:
+                violation = self._violation(condition)
+                if violation is not None:
                     # Ids come before conditions (G5), and are looked up only where that makes a
                     # difference.
-                    return self._repeated(append) or AppendConditionFailed(condition, found)
+                    return self._repeated(append) or violation
             return self._record(append.events)
         except (DuplicateEvent, InvalidInput) as error:
             return error
@@ -158,20 +186,21 @@ class Writer:
         if len(found) < len(ids):
             raise DuplicateEvent(tuple(found), tuple(id for id in ids if id not in found))
         rows = sorted(found.values())
-        return Appended(rows[0][0], rows[-1][0], {name: version for _, name, version in rows})
+        versions = {name: version for _, name, version in rows}
+        return Appended(rows[0][0], rows[-1][0], versions, is_repeat=True)
 
-    def _violation(self, condition: Condition) -> int | None:
-        """What was found instead of what the condition says, or None where it holds."""
+    def _violation(self, condition: Condition) -> LeftfoldError | None:
+        """What is wrong with the condition, or None where it holds."""
+        found: int | None
         if isinstance(condition, StreamVersion):
-            version = self._stream(condition.stream).version
-            return None if version == condition.version else version
+            found = self._stream(condition.stream).version
+            return None if found == condition.version else AppendConditionFailed(condition, found)
         if condition.after >= self._position:
-            if condition.after > self._position:
-                raise InvalidInput(condition.beyond(self._position))
-            return None
+            beyond = condition.after > self._position
+            return InvalidInput(condition.beyond(self._position)) if beyond else None
         select = PositionSelect(self._cursor, (condition.after, self._position), 1, backwards=False)
-        position: int | None = self._cursor.execute(*select.matching(condition.query.items)).get
-        return position
+        found = self._cursor.execute(*select.matching(condition.query.items)).get
+        return None if found is None else AppendConditionFailed(condition, found)
 
     def _stream(self, name: str) -> _Stream:
         stream = self._streams.get(name)

@@ -88,6 +88,8 @@ class Handling(Generic[C, S]):
             if self._loading.stream is None:
                 raise InvalidInput("expected_version is that of a stream; give an id, no query")
         self._home = self._loading.stream or decider.category
+        # As the caller said it: what it is resolved to changes when upcasters are added.
+        self._scope = self._loading.stream or f"{decider.category}\n{decider.query(boundary)}"
         self._place: Place | None = None
 
     async def run(self) -> Handled[S]:
@@ -184,7 +186,7 @@ class Handling(Generic[C, S]):
         """The id of the event number `index` of this very command on this very boundary."""
         if not self._is_given:
             return new_id()
-        return uuid5(_NAMESPACE, f"{self._home}\n{self._metadata.command_id}\n{index}")
+        return uuid5(_NAMESPACE, f"{self._scope}\n{self._metadata.command_id}\n{index}")
 
     def _state_after(self, events: list[Any]) -> S:
         """The state after events that are about to be recorded: what cannot be folded must not be,
@@ -196,7 +198,8 @@ class Handling(Generic[C, S]):
             try:
                 state = evolve(state, event)
             except Exception as error:
-                reason = f"evolve raised {type(error).__name__} on {type(event).__name__}: {error}"
+                found = f"it raised {type(error).__name__}: {error}"
+                reason = f"evolve cannot take {type(event).__name__}: {found}"
                 raise self._decider.invalid(self._order.command, reason) from error
         return cast(S, state)
 

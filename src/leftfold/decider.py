@@ -5,7 +5,8 @@ I/O.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from copy import deepcopy
 from functools import reduce
 from typing import Any, Generic, Self, TypeVar
 from uuid import UUID
@@ -88,11 +89,13 @@ class Decider(_Named, Generic[C, S, E], frozen=True, kw_only=True, eq=False):
             raise InvalidInput(
                 f"a category ends at its first dash, so it has none, found {self.category!r}"
             )
-        for name in ("decide", "evolve"):
-            if not callable(getattr(self, name)):
+        for name in ("decide", "evolve", "stream"):
+            if not callable(getattr(self, name)) and (name != "stream" or self.stream is not None):
                 raise InvalidInput(f"{name} of decider {self.category!r} is a function")
-        if self.snapshots is not None:
+        if isinstance(self.snapshots, Snapshots):
             state_encoder(self)
+        elif self.snapshots is not None:
+            raise InvalidInput(f"snapshots of decider {self.category!r} is a Snapshots(...)")
 
     def query(self, boundary: Boundary) -> Query:
         """The events that a decision depends on: those of one stream where `boundary` is an id."""
@@ -115,7 +118,7 @@ class Decider(_Named, Generic[C, S, E], frozen=True, kw_only=True, eq=False):
         events = _listed(self.decide(command, given))
         if isinstance(events, str):
             raise self.invalid(command, events)
-        if given is not state and has_equality(state) and given != self._expected(state, events):
+        if given is not state and _has_changed(self._expected(state, events), given, state):
             raise self.invalid(
                 command, "it changed the state, which is lost; return, or record, events instead"
             )
@@ -147,10 +150,23 @@ def _listed(decision: object) -> list[Any] | str:
         return "it is a coroutine; decide is a plain function"
     if decision is None:
         return "it returned None; return a list of events, or does it lack a case for this command?"
-    if not isinstance(decision, Iterable) or isinstance(decision, str | bytes | dict | type):
+    # No other iterables: a set has no order, and a pydantic model iterates over its fields.
+    if not isinstance(decision, Sequence | Iterator) or isinstance(decision, str | bytes):
         found = type(decision).__name__
         return f"it returned {found}; return a list of events, with brackets also around one"
     return list(decision)
+
+
+def _has_changed(expected: object, found: object, original: object) -> bool:
+    expected, found, original = map(_comparable, (expected, found, original))
+    # Where a copy does not equal its original, equality tells nothing.
+    return has_equality(found) and expected != found and deepcopy(original) == original
+
+
+def _comparable(state: object) -> object:
+    if not isinstance(state, Aggregate):
+        return state
+    return {name: value for name, value in vars(state).items() if name != "_recorded"}
 
 
 def state_encoder(decider: Decider[Any, Any, Any]) -> tuple[Any, msgspec.msgpack.Decoder[Any]]:

@@ -131,8 +131,8 @@ class EvolveFailed(LeftfoldError):
         self.decider, self.reason = decider, reason
         self.position, self.stream, self.version, self.type = recorded
         super().__init__(
-            f"evolve of decider {decider!r} {reason} on {self.type!r} at position {self.position}, "
-            f"version {self.version} of stream {self.stream!r}"
+            f"evolve of decider {decider!r} cannot take {self.type!r} at position {self.position}, "
+            f"version {self.version} of stream {self.stream!r}: {reason}"
         )
 
 

@@ -306,9 +306,10 @@ class Stepping(Generic[S]):
         return Reading(self._parts.store, self._parts.codec, arguments)
 
     def _step(self, event: RecordedEvent[Any]) -> Step[S]:
-        before = self._state
+        # The caller's own states: the fold goes on from ours.
+        before = isolated(self._state)
         self._state = self._folding.fold(isolated(before), [(event, event.data)])
-        return Step(event, before, self._state)
+        return Step(event, before, isolated(self._state))
 
 
 async def load(

@@ -19,6 +19,9 @@ from msgspec import Struct
 from leftfold.decider import Decider, state_encoder
 from leftfold.states import has_equality
 
+DECIDERS_MAX = 1000
+"""Deciders whose fingerprints are remembered."""
+
 logger = logging.getLogger("leftfold")
 
 
@@ -91,6 +94,8 @@ class Snapshotting:
         # The decider is kept with it, so that its id stays its own.
         known = self._models.get(id(decider))
         if known is None:
+            if len(self._models) >= DECIDERS_MAX:
+                self._models.clear()
             known = self._models[id(decider)] = decider, _Model(decider)
         return known[1]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from copy import deepcopy
 from dataclasses import fields as fields_of
-from dataclasses import is_dataclass
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from enum import Enum
@@ -46,11 +45,12 @@ def is_frozen(value: object) -> bool:
 
 
 @lru_cache(CLASSES_CACHED_MAX)
-def _frozen_fields(kind: type) -> tuple[str, ...] | None:
+def _frozen_fields(kind: Any) -> tuple[str, ...] | None:
     """The fields of a frozen Struct or dataclass; None of any other class."""
     if issubclass(kind, Struct):
         return kind.__struct_fields__ if kind.__struct_config__.frozen else None
-    if is_dataclass(kind) and vars(kind)["__dataclass_params__"].frozen:
+    # Of the class itself: a subclass that is no dataclass takes other attributes.
+    if getattr(vars(kind).get("__dataclass_params__"), "frozen", False):
         return tuple(field.name for field in fields_of(kind))
     return None
 
@@ -84,13 +84,13 @@ class Folding:
             for event, data in decoded:
                 state = evolve(state, data)
                 if state is None and not may_be_none:
-                    raise self._failed(event, "returned None, not a state")
+                    raise self._failed(event, "it returned None, not a state")
         except EvolveFailed:
             raise
         except Exception as error:
             if event is None:
                 raise
-            raise self._failed(event, f"raised {type(error).__name__}: {error},") from error
+            raise self._failed(event, f"it raised {type(error).__name__}: {error}") from error
         return state
 
     def evolve(self, state: Any, data: object) -> Any:

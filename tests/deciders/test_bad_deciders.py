@@ -50,6 +50,7 @@ async def coroutine() -> list[object]:
         ({"amount": 1}, "returned dict"),
         (MoneyDeposited, "returned StructMeta"),
         (7, "returned int"),
+        ({PAID}, "returned set"),
     ],
 )
 def test_what_is_no_list_of_events(es: EventStore, decision: Any, found: str) -> None:
@@ -104,7 +105,7 @@ def failing(state: Account, event: Any) -> Account:
 
 
 def test_an_event_that_could_never_be_folded_is_not_recorded(es: EventStore) -> None:
-    with pytest.raises(InvalidDecision, match="evolve raised ZeroDivisionError on MoneyDeposited"):
+    with pytest.raises(InvalidDecision, match="evolve cannot take MoneyDeposited: it raised ZeroDivisionError"):
         es.handle(replace(ACCOUNT, evolve=failing), "1", deposit(1))
     forgotten = replace(ACCOUNT, evolve=lambda state, event: None)  # type: ignore[arg-type, return-value]
     with pytest.raises(InvalidDecision, match="returned None, not a state"):
@@ -212,6 +213,9 @@ def test_names_and_functions_of_a_decider() -> None:
             replace(ACCOUNT, category=category)  # type: ignore[type-var]
     with pytest.raises(InvalidInput, match="evolve of decider 'account' is a function"):
         replace(ACCOUNT, evolve=None)  # type: ignore[type-var]
+    for wrong in ({"stream": 3}, {"snapshots": 3}):
+        with pytest.raises(InvalidInput, match="of decider 'account' is a"):
+            replace(ACCOUNT, **wrong)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("boundary", ["", None, 1.5, True, b"1", ("a", "b"), "x" * 300, "\0"])
@@ -334,6 +338,42 @@ def test_an_aggregate_that_changes_without_recording(es: EventStore) -> None:
     with pytest.raises(InvalidDecision, match="changed the state, which is lost"):
         es.handle(purses, "1", lambda purse: purse.forget_to_record())
     assert es.state(purses, "1") == Purse(1)
+
+
+class Handle:
+    """Without an equality: no copy of it equals it."""
+
+
+@dataclass
+class Untold:
+    handle: Handle = field(default_factory=Handle)
+    balance: int = 0
+
+
+def test_a_state_whose_copies_do_not_equal_it_is_not_accused(es: EventStore) -> None:
+    decider = Decider(
+        "account",
+        initial_state=Untold(),
+        decide=lambda command, state: [PAID],
+        evolve=lambda state, event: Untold(state.handle, state.balance + 1),
+    )
+    assert es.handle(decider, "1", None).state.balance == 1
+
+
+def test_an_aggregate_without_equality_that_changes_without_recording(es: EventStore) -> None:
+    def lose(wallet: Wallet) -> None:
+        wallet.balance += 1
+
+    with pytest.raises(InvalidDecision, match="changed the state"):
+        es.handle(Wallet.decider("wallet"), "1", lose)
+
+
+def test_steps_of_a_history_are_the_callers_own(es: EventStore) -> None:
+    decider = Decider("account", initial_state=Mutable(), decide=careless, evolve=in_place)
+    es.append_to_stream("account-1", [PAID] * 1200)
+    for step in es.history(decider, "1"):
+        assert step.before == Mutable(step.event.version - 1)
+        step.before.balance = step.after.balance = -7
 
 
 def test_a_decider_that_only_folds(es: EventStore) -> None:

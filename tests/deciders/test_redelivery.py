@@ -71,6 +71,21 @@ def test_one_command_id_for_two_boundaries(es: EventStore) -> None:
     assert es.head() == 2
 
 
+def test_one_command_id_for_two_queries(es: EventStore) -> None:
+    sent = Metadata(command_id="c-1")
+    counting = Decider(
+        "n",
+        initial_state=0,
+        decide=lambda command, state: [MoneyDeposited(Decimal(command))],
+        evolve=lambda state, event: state + 1,
+        stream=lambda event: f"account-{event.amount}",
+    )
+    for number in (1, 2, 1, 2):
+        reply = es.handle(counting, select(f"account-{number}"), number, metadata=sent)
+        assert reply.events == (MoneyDeposited(Decimal(number)),)
+    assert es.head() == 2
+
+
 class Split(Struct, frozen=True):
     parts: int
 

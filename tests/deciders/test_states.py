@@ -60,6 +60,10 @@ class FrozenData:
     inner: Any = None
 
 
+class Subclass(FrozenData):
+    """Takes other attributes."""
+
+
 class Colour(Enum):
     RED = "red"
 
@@ -78,7 +82,18 @@ def test_frozen_values_are_shared(value: Any) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    [[], {}, set(), Thawed(), Frozen([1]), Frozen(Thawed()), FrozenData({}), (1, [2]), NESTED],
+    [
+        [],
+        {},
+        set(),
+        Thawed(),
+        Frozen([1]),
+        Frozen(Thawed()),
+        FrozenData({}),
+        (1, [2]),
+        NESTED,
+        Subclass(),
+    ],
 )
 def test_others_are_copied(value: Any) -> None:
     assert not is_frozen(value)

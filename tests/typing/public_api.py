@@ -40,6 +40,7 @@ from leftfold import (
 )
 from leftfold.stores.memory import MemoryStore
 from leftfold.stores.sqlite import SqliteOptions, SqliteStore
+from leftfold.testing import given
 
 
 class Deposited(Struct, frozen=True):
@@ -149,6 +150,16 @@ def deciders() -> None:
         assert_type(es.history(account, "1", after=1, until=3), Iterator[Step[Balance]])
         wallet = es.handle(wallets, "1", lambda wallet: wallet.receive(Decimal(1)))
         assert_type(wallet, Handled[Wallet])
+
+
+class Refused(Exception):
+    balance: Decimal
+
+
+def scenarios() -> None:
+    outcome = given(account, Deposited(Decimal(1))).when(Deposit(Decimal(2)))
+    assert_type(outcome.then(Deposited(Decimal(2))).state, Balance)
+    assert_type(outcome.then_rejected(Refused).balance, Decimal)
 
 
 async def deciders_in_tasks() -> None:

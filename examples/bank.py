@@ -1,4 +1,5 @@
-"""A small bank: python examples/bank.py [--commands N] [FILE]. The same FILE again: it goes on.
+"""A small bank: python examples/bank.py [--commands N] [FILE], or leftfold demo. The same FILE
+again: it goes on.
 
 Read from top to bottom: events, state, commands, the decider, the app. That is all a program needs.
 What follows is a tour of what can be asked afterwards, and `main` at the end takes it.
@@ -130,6 +131,7 @@ app = App(codec=codec, deciders=[account])
 
 ACCOUNTS = [f"{number:02}" for number in range(1, 21)]
 TELLERS = 16
+COMMANDS = 30_000
 
 
 def open_accounts(es: EventStore) -> None:
@@ -288,17 +290,16 @@ def milliseconds(load: Callable[[], object]) -> float:
 
 def show_command_line(url: str) -> None:
     title("The whole log, checked")
-    shell = Path(sys.executable).with_name("leftfold")
-    options = ["--store", url, "--app", "examples.bank:app"]
-    if find_spec("typer") is None or not shell.exists():
+    if find_spec("typer") is None or find_spec("rich") is None:
         print("The command line is not installed: pip install '.[cli]'")
         return
-    command = [str(shell), *options, "check"]
     print("$ leftfold check", flush=True)
-    subprocess.run(command, check=True, cwd=Path(__file__).parents[1])  # noqa: S603
-    title("Try next, in the directory of the clone")
-    print(f"  export LEFTFOLD_STORE={url} LEFTFOLD_APP=examples.bank:app")
-    shown = os.path.relpath(shell)
+    options = ["--store", url, "--app", "leftfold.demo:app"]
+    subprocess.run([sys.executable, "-m", "leftfold", *options, "check"], check=True)  # noqa: S603
+    title("Try next")
+    print(f"  export LEFTFOLD_STORE={url} LEFTFOLD_APP=leftfold.demo:app")
+    beside = Path(sys.executable).with_name("leftfold")
+    shown = os.path.relpath(beside) if beside.exists() else "python -m leftfold"
     for what in ("state account-01", "history account-01 --last 5", "stat", "tail -f"):
         print(f"  {shown} {what}")
 
@@ -307,18 +308,14 @@ def title(text: str) -> None:
     print(f"\n{text}\n{'-' * len(text)}")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="A tour of an event-sourced bank.")
-    parser.add_argument("file", nargs="?", help="an SQLite file, made where needed")
-    parser.add_argument("--commands", type=int, default=30_000)
-    options = parser.parse_args()
-    file = Path(options.file or f"{mkdtemp(prefix='leftfold-')}/bank.db").absolute()
+def tour(path: Path | None, commands: int) -> None:
+    file = Path(path or f"{mkdtemp(prefix='leftfold-')}/bank.db").absolute()
     url = f"sqlite:///{quote(str(file))}"
     with leftfold.open(url, app, cached_states_max=100) as es:
         print(f"The bank is {file}, with {es.head():,} events so far.")
         print("Each command is on the disk before its teller goes on.")
         open_accounts(es)
-        orders = list(random_orders(options.commands))
+        orders = list(random_orders(commands))
         half = len(orders) // 2
         serve(es, orders[:half], half)
         midway = datetime.now(UTC)
@@ -334,8 +331,16 @@ def main() -> None:
     print("\nThe tutorial is docs/tutorial.md, the code of this tour examples/bank.py.")
 
 
-if __name__ == "__main__":
+def main() -> None:
+    parser = argparse.ArgumentParser(description="A tour of an event-sourced bank.")
+    parser.add_argument("file", nargs="?", type=Path, help="an SQLite file, made where needed")
+    parser.add_argument("--commands", type=int, default=COMMANDS)
+    options = parser.parse_args()
     try:
-        main()
+        tour(options.file, options.commands)
     except KeyboardInterrupt:
         sys.exit("\nStopped. All that was acknowledged is in the file: give it again to go on.")
+
+
+if __name__ == "__main__":
+    main()

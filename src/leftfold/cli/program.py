@@ -1,0 +1,75 @@
+"""The program: every command under its name, and the options that stand before it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from leftfold.cli import backup, check, demo, export, imports, log, overview, states
+from leftfold.cli.options import command
+from leftfold.cli.session import Globals
+
+COMMANDS: dict[str, Callable[..., int | None]] = {
+    "init": log.init,
+    "append": log.append,
+    "read": log.read,
+    "tail": log.tail,
+    "streams": overview.streams,
+    "types": overview.types,
+    "stat": overview.stat,
+    "check": check.check,
+    "state": states.state,
+    "history": states.history,
+    "export": export.export,
+    "import": imports.import_,
+    "backup": backup.backup,
+    "demo": demo.demo,
+}
+
+
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        print(f"leftfold {version('leftfold')}")
+        raise typer.Exit
+
+
+def before(
+    context: typer.Context,
+    store: Annotated[str | None, typer.Option("--store", metavar="URL", help="The store.")] = None,
+    app: Annotated[
+        str | None,
+        typer.Option("--app", metavar="MODULE:ATTRIBUTE", help="An App or a Codec."),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON, for machines.")] = False,
+    _version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Which release."),
+    ] = False,
+) -> None:
+    """Look into an event log, and fill it.
+
+    Every command takes --store, --app and --json, before its name or after it.
+    """
+    context.obj = Globals(store, app, json)
+
+
+def make() -> typer.Typer:
+    """The program with all of its commands."""
+    program = typer.Typer(
+        name="leftfold",
+        no_args_is_help=True,
+        # A fault of ours is better shown by Python: Rich would print the values of variables.
+        pretty_exceptions_enable=False,
+        rich_markup_mode="rich",
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    program.callback()(before)
+    for name, function in COMMANDS.items():
+        program.command(name)(command(function))
+    return program
+
+
+program = make()

@@ -42,16 +42,25 @@ class Account(Aggregate):
         def apply(self, aggregate: Account) -> None:
             aggregate.balance_cents += self.amount_cents
 
-    def post(self, **fields: str | int) -> None:
-        self.trigger_event(self.Posted, **fields)
+    def post(self, command: Command) -> None:
+        """Post everything of a command."""
+        for fields in command.postings:
+            self.trigger_event(
+                self.Posted,
+                **fields,
+                correlation_id=command.correlation_id,
+                causation_id=command.causation_id,
+                actor=ACTOR,
+            )
 
 
 class Bank(Application):
     """An application whose connections all have the wanted `synchronous`."""
 
-    def __init__(self, path: Path, synchronous: str) -> None:
+    def __init__(self, path: Path, synchronous: str, **options: str) -> None:
         self._synchronous = synchronous
-        super().__init__({"PERSISTENCE_MODULE": "eventsourcing.sqlite", "SQLITE_DBNAME": str(path)})
+        place = {"PERSISTENCE_MODULE": "eventsourcing.sqlite", "SQLITE_DBNAME": str(path)}
+        super().__init__({**place, **options})
 
     def construct_factory(self, env):
         factory = super().construct_factory(env)
@@ -79,13 +88,7 @@ def post(bank: Bank, accounts: list[Account], prepared: list[Command]) -> None:
     """Do the commands: post everything of one, then save the account."""
     for command in prepared:
         account = accounts[command.account]
-        for fields in command.postings:
-            account.post(
-                **fields,
-                correlation_id=command.correlation_id,
-                causation_id=command.causation_id,
-                actor=ACTOR,
-            )
+        account.post(command)
         bank.save(account)
 
 

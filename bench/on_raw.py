@@ -19,7 +19,7 @@ from bench.on_leftfold import FULL, pragmas
 from leftfold import new_id
 from leftfold.stores.sqlite.connection import SqliteOptions, connect
 
-_INSERT_EVENT = f"INSERT INTO events VALUES ({','.join('?' * 14)})"
+INSERT_EVENT = f"INSERT INTO events VALUES ({','.join('?' * 14)})"
 _INSERT_TAG = "INSERT INTO event_tags VALUES (?, ?, ?)"
 
 Batch = tuple[list[tuple[Any, ...]], list[tuple[int, int, int]]]
@@ -85,9 +85,9 @@ class Writer(Subject):
         for rows, tag_rows in prepared:
             execute("BEGIN IMMEDIATE")
             if len(rows) == 1:
-                execute(_INSERT_EVENT, rows[0])
+                execute(INSERT_EVENT, rows[0])
             else:
-                executemany(_INSERT_EVENT, rows)
+                executemany(INSERT_EVENT, rows)
             if tag_rows:
                 executemany(_INSERT_TAG, tag_rows)
             execute("COMMIT")

@@ -44,12 +44,27 @@ win: the bare engine against the peer. Files are new in each row and grow from s
   pragmas, rows made off the clock, one transaction a batch, `executemany` for a batch, no checks.
   *Bare rows* iterates over the same columns of the same file.
 - **eventsourcing**: an `Application` on its SQLite module and an `Aggregate` that stays in memory
-  (it is never loaded); `trigger_event`, then `save` after each event or batch. What leftfold keeps
-  as metadata are attributes of the event. Pragmas are its own, but for `synchronous`, which is what
-  the row asks for. Its events have a timestamp, but no id of their own and no tags. Reading selects
-  notifications in pages of 500, as large as leftfold's, and maps each to its domain event; *its log
-  reader* is the same through `NotificationLogReader`, which takes sections of 10 unless told
-  otherwise.
+  (only W4 and W7 load it); `trigger_event`, then `save` after each event or batch. What leftfold
+  keeps as metadata are attributes of the event. Pragmas are its own, but for `synchronous`, which
+  is what the row asks for. Its events have a timestamp, but no id of their own and no tags. Reading
+  selects notifications in pages of 500, as large as leftfold's, and maps each to its domain event;
+  *its log reader* is the same through `NotificationLogReader`, which takes sections of 10 unless
+  told otherwise.
+- **loading** (W4, W7): one log for all subjects of an engine, the accounts' events in turn.
+  `EventStore.load` of a `Decider` whose state is a frozen Struct with the balance; `Repository.get`
+  of the aggregate, whose first event, which opens it, stands for one posting. *Bare SELECT* takes
+  the same columns as leftfold, by the stream's name, row by row, and decodes nothing. Its goal of
+  3.5 times the time is written as 0.286 of the rate. Each has its own snapshots: `take_snapshot`
+  there, `Snapshots(every=100)` here, which also looks whether the log holds the event that the
+  snapshot was taken after. With 50 events after it is what a snapshot every 100 events comes to on
+  average. *Cached* is `cached_states_max` here and `AGGREGATE_CACHE_MAXSIZE` there, with room for
+  all accounts; both then look for new events all the same, and eventsourcing makes a deep copy of
+  what it has, which is what it does by itself.
+- **whole commands** (W7): on accounts at random of 1,000, which have 20 events at first, each
+  subject with a file of its own. `EventStore.handle`; `Repository.get`, `trigger_event`, `save`.
+  Raw SQLite selects the account's rows and inserts one, in one transaction, decodes nothing, and
+  makes its row off the clock but for its place.
+- **one state** (W5): the whole log folded by a `Decider` whose boundary is the query for all.
 - **UmaDB**: its own server in a process of its own, with its defaults, on the loopback, and its own
   client. Each commit makes two fdatasync calls (seen with strace), so it is as durable as
   SQLite with synchronous=FULL.

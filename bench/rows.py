@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bench import boundary, on_eventsourcing, on_leftfold, on_raw, on_umadb
-from bench.core import Goal, Row
+from bench import boundary, handling, loading, on_eventsourcing, on_leftfold, on_raw, on_umadb
+from bench.core import Goal, Row, Subject
 from bench.data import Posted, PostedArray
 
 ES = "eventsourcing"
@@ -24,7 +24,12 @@ def all_rows(scale: float, boundary_events: int) -> list[Row]:
         _batches(scaled(16_000, 100), 100, 9),
         _writers(scaled(1600, 8), 8, 5),
         _writers(scaled(3200, 32), 32, 8),
+        _load_long(scaled(10_000)),
+        *(_load_snapshot(scaled(10_000), after) for after in (0, 50)),
         *_reading(scaled(100_000, 100)),
+        _load_short(scaled(2000), scaled(1000)),
+        _commands(scaled(500), "durable", on_leftfold.FULL, 6),
+        _commands(scaled(1000), "relaxed", on_leftfold.RELAXED, 10),
         _size(scaled(50_000, 10)),
         _boundary(scaled(300), boundary_events),
     ]
@@ -76,10 +81,80 @@ def _writers(events: int, writers: int, least_of_es: float) -> Row:
     return Row("W3", f"{writers} concurrent writers, durable", subjects, events, goals)
 
 
+def _load_long(events: int) -> Row:
+    shape = loading.Shape(accounts=1, events_each=events)
+    subjects = [
+        loading.Loader("leftfold", shape),
+        loading.BareSelect("bare SELECT", shape),
+        loading.EventsourcingLoader(ES, shape),
+    ]
+    goals = [
+        Goal("leftfold", ES, 35),
+        Goal("leftfold", "bare SELECT", 0.286),
+        Goal("bare SELECT", ES),
+    ]
+    return Row("W4", f"load one account of {events:,} events", subjects, 5, goals, "loads/s")
+
+
+def _load_snapshot(events: int, after: int) -> Row:
+    shape = loading.Shape(accounts=1, events_each=events, after_snapshot=after)
+    limit = "1 ms a load"
+    subjects = [
+        loading.Loader("leftfold", shape),
+        loading.EventsourcingLoader(ES, shape),
+        loading.Fixed(limit, 1000),
+    ]
+    goals = [Goal("leftfold", ES, 20), Goal("leftfold", limit, 1)]
+    more = f" and {after} events after it" if after else ""
+    return Row("W4", f"load it from a snapshot{more}", subjects, 300, goals, "loads/s")
+
+
+def _load_short(loads: int, accounts: int) -> Row:
+    shape = loading.Shape(accounts, events_each=20)
+    subjects = [
+        loading.Loader("leftfold", shape),
+        loading.Loader("leftfold, cached", shape, is_cached=True),
+        loading.BareSelect("bare SELECT", shape),
+        loading.EventsourcingLoader(ES, shape),
+        loading.EventsourcingLoader(f"{ES}, cached", shape, is_cached=True),
+    ]
+    goals = [
+        Goal("leftfold", ES, 25),
+        Goal("leftfold", "bare SELECT", 0.7),
+        Goal("bare SELECT", ES),
+        Goal("leftfold, cached", f"{ES}, cached"),
+        Goal("leftfold, cached", "leftfold"),
+    ]
+    return Row("W7", "load accounts of 20 events", subjects, loads, goals, "loads/s")
+
+
+def _commands(count: int, name: str, durability: str, least_of_es: float) -> Row:
+    shape = loading.Shape(accounts=1000, events_each=20)
+    subjects: list[Subject] = []
+    for suffix, is_cached in (("", False), (", cached", True)):
+        subjects += [
+            handling.Handler(
+                f"leftfold{suffix}", shape, durability=durability, is_cached=is_cached
+            ),
+            handling.EventsourcingHandler(
+                f"{ES}{suffix}", shape, durability=durability, is_cached=is_cached
+            ),
+        ]
+    subjects.append(handling.RawHandler("raw SQLite", shape, durability=durability))
+    goals = [
+        Goal("leftfold", ES, least_of_es),
+        Goal("leftfold, cached", f"{ES}, cached", least_of_es),
+        Goal("leftfold", "raw SQLite"),
+        Goal("raw SQLite", ES),
+    ]
+    return Row("W7", f"whole commands, {name}", subjects, count, goals, "commands/s")
+
+
 def _reading(events: int) -> list[Row]:
     subjects = [
         on_leftfold.Reader("leftfold", events),
         on_leftfold.Reader("leftfold, undecoded", events, decoded=False),
+        loading.Folder("leftfold, one state", events),
         on_raw.Reader("bare rows"),
         on_eventsourcing.Reader(ES, events),
         on_eventsourcing.Reader(f"{ES}, its log reader", events, own_reader=True),
@@ -89,6 +164,8 @@ def _reading(events: int) -> list[Row]:
         Goal("leftfold", f"{ES}, its log reader", 12),
         Goal("leftfold", "bare rows", 0.35),
         Goal("leftfold, undecoded", "bare rows", 0.35),
+        Goal("leftfold, one state", ES, 12),
+        Goal("leftfold, one state", "bare rows", 0.35),
         Goal("bare rows", ES),
     ]
     shares = [

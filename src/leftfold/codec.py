@@ -46,6 +46,9 @@ class EventType(Struct, frozen=True):
 class EventCodec(Protocol):
     """What a facade needs of a codec."""
 
+    @property
+    def fingerprint(self) -> str: ...
+
     def encode(self, event: Event[Any]) -> Event[bytes]: ...
 
     def decode_page(self, page: Sequence[RecordedEvent[bytes]]) -> list[RecordedEvent[Any]]: ...
@@ -59,6 +62,8 @@ class EventCodec(Protocol):
 
 class RawCodec:
     """Leaves events as they are: data is bytes, types are names."""
+
+    fingerprint = ""
 
     def encode(self, event: Event[Any]) -> Event[bytes]:
         return event
@@ -131,6 +136,11 @@ class Codec:
         return tuple(
             EventType(entry.cls, entry.name, entry.version) for entry in self._by_class.values()
         )
+
+    @property
+    def fingerprint(self) -> str:
+        """Of what it makes of old events: snapshots of another one are not used."""
+        return self._upcasting.fingerprint
 
     def encode(self, event: Event[Any]) -> Event[bytes]:
         """The stored form of an event whose data is a domain object. Raises InvalidEvent."""

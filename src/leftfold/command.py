@@ -38,6 +38,9 @@ PAUSE_S = 0.0005
 PAUSE_MAX_S = 0.05
 """Pauses between attempts are random, in seconds; their limit doubles from one to the other."""
 
+FIRST_PAGE_EVENTS = 10
+"""Read first to find the events of a command that was handled before: mostly they are few."""
+
 _NAMESPACE = UUID("6f1c0f5e-3c55-5b0e-9d2b-7a0c3c1f7e11")
 
 
@@ -220,15 +223,15 @@ class Handling(Generic[C, S]):
     async def _recorded(self, appended: Appended) -> Handled[S]:
         """The result of the delivery that was recorded at `appended`, as the log has it."""
         events: list[RecordedEvent[bytes]] = []
-        after, is_more = appended.first_position - 1, True
+        after, limit, is_more = appended.first_position - 1, FIRST_PAGE_EVENTS, True
         while is_more:
-            page = await self._parts.store.read(ALL, after=after, limit=PAGE_EVENTS)
+            page = await self._parts.store.read(ALL, after=after, limit=limit)
             # By G1 the events of an append are adjacent and in order.
             ids = (self._id(index).bytes for index in count(len(events)))
             mine = [event for event, id in zip(page, ids, strict=False) if event.id_bytes == id]
             events += mine
             after += len(mine)
-            is_more = len(mine) == PAGE_EVENTS
+            is_more, limit = len(mine) == limit, PAGE_EVENTS
         loading = Loading(self._parts, self._decider, self._boundary)
         await loading.go_to_position(events[-1].position)
         data = tuple(event.data for event in self._parts.codec.decode_page(events))

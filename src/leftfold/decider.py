@@ -33,8 +33,8 @@ class Snapshots(Struct, frozen=True):
     A snapshot is taken once a load has folded `every` events since the last one; `every` may be a
     function of the state and that number. It is a cache and never a truth: it is ignored when the
     log does not hold the event it was taken after, when it does not decode, and when the state's
-    type or the code of `evolve` has changed. Raise `version` when a function that `evolve` calls,
-    or an upcaster, changes what it returns.
+    type or the code of `evolve` or of an upcaster has changed. Raise `version` when something that
+    they call changes what it returns.
 
     States are kept as msgpack of `state_type`, which is the type of the initial state unless given;
     one that does not come back equal is not kept.

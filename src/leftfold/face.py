@@ -48,7 +48,7 @@ class Face:
         self._parts = Parts(
             store,
             self.codec,
-            Snapshotting(snapshots) if snapshots is not None else None,
+            Snapshotting(snapshots, self.codec.fingerprint) if snapshots is not None else None,
             StateCache(cached_states_max) if cached_states_max else None,
         )
 

@@ -7,16 +7,15 @@ never wrong.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Callable
-from types import CodeType
 from typing import Any, Protocol
 
 import msgspec
 from msgspec import Struct
 
 from leftfold.decider import Decider, state_encoder
+from leftfold.fingerprint import code, digest, shape
 from leftfold.states import has_equality
 
 DECIDERS_MAX = 1000
@@ -65,8 +64,9 @@ class SnapshotStore(Protocol):
 class Snapshotting:
     """Takes and finds the snapshots of deciders."""
 
-    def __init__(self, store: SnapshotStore) -> None:
+    def __init__(self, store: SnapshotStore, codec_fingerprint: str) -> None:
         self._store = store
+        self._codec_fingerprint = codec_fingerprint
         self._models: dict[int, tuple[Decider[Any, Any, Any], _Model]] = {}
 
     async def find(
@@ -96,7 +96,7 @@ class Snapshotting:
         if known is None:
             if len(self._models) >= DECIDERS_MAX:
                 self._models.clear()
-            known = self._models[id(decider)] = decider, _Model(decider)
+            known = self._models[id(decider)] = decider, _Model(decider, self._codec_fingerprint)
         return known[1]
 
     async def close(self) -> None:
@@ -106,9 +106,9 @@ class Snapshotting:
 class _Model:
     """How the states of one decider are kept."""
 
-    def __init__(self, decider: Decider[Any, Any, Any]) -> None:
+    def __init__(self, decider: Decider[Any, Any, Any], codec_fingerprint: str) -> None:
         self._state_type, self.decoder = state_encoder(decider)
-        self.fingerprint = fingerprint(decider)
+        self.fingerprint = fingerprint(decider, codec_fingerprint)
         self._is_sound = True
 
     def fill(self, unfilled: Snapshot, state: Any) -> Snapshot | None:
@@ -133,39 +133,17 @@ class _Model:
             logger.warning("no snapshots: %s", reason)
 
 
-def fingerprint(decider: Decider[Any, Any, Any]) -> str:
+def fingerprint(decider: Decider[Any, Any, Any], codec_fingerprint: str = "") -> str:
     """Of everything that makes a kept state usable: the shape of its type, the code of `evolve`
-    (not of what it calls), and the version given.
+    (not of what it calls) and of the upcasters, and the version given.
     """
     state_type, _ = state_encoder(decider)
-    parts = [
+    return digest(
         repr(decider.snapshots.version if decider.snapshots else 0),
         decider.category,
-        _shape(state_type),
-        _code(decider.evolve),
+        codec_fingerprint,
+        shape(state_type),
+        code(decider.evolve),
         # An aggregate's `evolve` is its class's `apply`.
-        _code(getattr(state_type, "apply", None)),
-    ]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
-
-
-def _shape(state_type: Any) -> str:
-    return msgspec.json.encode(msgspec.json.schema(state_type), order="sorted").decode()
-
-
-def _code(function: Any) -> str:
-    """A function's name and code as text that is the same in each process."""
-    code = getattr(function, "__code__", None)
-    name = getattr(function, "__qualname__", type(function).__qualname__)
-    return f"{name} {_code_text(code) if isinstance(code, CodeType) else ''}"
-
-
-def _code_text(code: CodeType) -> str:
-    constants = [
-        _code_text(each)
-        if isinstance(each, CodeType)
-        # The order of a set differs from process to process.
-        else repr(sorted(map(repr, each)) if isinstance(each, frozenset) else each)
-        for each in code.co_consts
-    ]
-    return f"{code.co_code.hex()} {code.co_names} {code.co_varnames} {constants}"
+        code(getattr(state_type, "apply", None)),
+    )

@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from leftfold.errors import InvalidInput, UndecodableEvent
 from leftfold.event import RecordedEvent
+from leftfold.fingerprint import code, digest
 from leftfold.formats import decode_plain
 
 UPCASTS_MAX = 1000
@@ -71,6 +72,10 @@ class Upcasting:
                     raise InvalidInput(
                         f"{type_!r} is at version {version}, but there is no upcaster from {older}"
                     )
+        self.fingerprint = digest(
+            *(f"{_name(key)} {code(self._steps[key].function)}" for key in sorted(self._steps))
+        )
+        """Of all upcasters: what they make of old events changes with it."""
         self._current = current
         self._becomes: dict[str, set[str]] = {}
         for step in self._steps.values():

@@ -105,7 +105,9 @@ def failing(state: Account, event: Any) -> Account:
 
 
 def test_an_event_that_could_never_be_folded_is_not_recorded(es: EventStore) -> None:
-    with pytest.raises(InvalidDecision, match="evolve cannot take MoneyDeposited: it raised ZeroDivisionError"):
+    with pytest.raises(
+        InvalidDecision, match="evolve cannot take MoneyDeposited: it raised ZeroDivisionError"
+    ):
         es.handle(replace(ACCOUNT, evolve=failing), "1", deposit(1))
     forgotten = replace(ACCOUNT, evolve=lambda state, event: None)  # type: ignore[arg-type, return-value]
     with pytest.raises(InvalidDecision, match="returned None, not a state"):

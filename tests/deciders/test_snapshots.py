@@ -18,7 +18,18 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 import leftfold
-from leftfold import Aggregate, Decider, EventStore, InvalidInput, Snapshots, StoreClosed, select
+from leftfold import (
+    Aggregate,
+    Codec,
+    Decider,
+    EventStore,
+    EventType,
+    InvalidInput,
+    Snapshots,
+    StoreClosed,
+    Upcaster,
+    select,
+)
 
 EVERY = 10
 SNAPPED = replace(ACCOUNT, snapshots=Snapshots(every=EVERY))
@@ -223,6 +234,24 @@ def test_a_snapshot_of_another_type_version_or_fold_is_not_used(path: Path) -> N
         reads = Reads(es)
         es.load(newer, "1")
         assert reads.events == 15 + 1
+
+
+def test_a_snapshot_from_before_an_upcaster_is_not_used(path: Path) -> None:
+    class Paid(Struct, frozen=True):
+        amount: int
+
+    adding = Decider(
+        "account",
+        initial_state=0,
+        evolve=lambda state, event: state + event.amount,
+        snapshots=Snapshots(every=1),
+    )
+    with leftfold.open(url_of(path), Codec(Paid)) as es:
+        es.append_to_stream("account-1", [Paid(1), Paid(2)])
+        assert es.state(adding, "1") == 3
+    cents = Upcaster("Paid", 1, lambda data: {"amount": data["amount"] * 100})
+    with leftfold.open(url_of(path), Codec(EventType(Paid, version=2), upcasters=[cents])) as es:
+        assert es.state(adding, "1") == 300
 
 
 def test_a_state_that_does_not_come_back_equal_is_not_kept(

@@ -8,7 +8,7 @@ from typing import Any
 from msgspec import Struct
 
 from leftfold.codec import EventCodec
-from leftfold.decider import Decider
+from leftfold.decider import Decider, check_is_decider
 from leftfold.errors import InvalidInput
 
 
@@ -23,6 +23,8 @@ class App(Struct, frozen=True, kw_only=True, eq=False):
     deciders: Sequence[Decider[Any, Any, Any]] = ()
 
     def __post_init__(self) -> None:
+        for each in self.deciders:
+            check_is_decider(each)
         categories = [each.category for each in self.deciders]
         for category in categories:
             if categories.count(category) > 1:

@@ -31,7 +31,7 @@ class StateCache:
 
     def __init__(self, states_max: int) -> None:
         self._states_max = states_max
-        self._mutex = threading.Lock()
+        self._mutex = threading.RLock()  # a signal handler may come in between
         self._states: OrderedDict[tuple[int, str], tuple[Any, Cached]] = OrderedDict()
 
     def get(self, decider: Any, key: str) -> Cached | None:

@@ -21,10 +21,10 @@ from leftfold.errors import (
     StoreClosed,
     StoreUnavailable,
 )
-from leftfold.event import Appended, Event, Metadata, RecordedEvent, new_id
+from leftfold.event import Appended, Event, Metadata, RecordedEvent, new_id, record
 from leftfold.limits import POSITION_MAX, check_integer, check_metadata
 from leftfold.loading import Loading, Parts
-from leftfold.query import ALL, StreamVersion
+from leftfold.query import ALL, Query, StreamVersion, select
 from leftfold.reading import PAGE_EVENTS
 from leftfold.states import isolated
 from leftfold.turns import Place, Turns
@@ -65,6 +65,15 @@ class Order(Struct, Generic[C], frozen=True):
     metadata: Metadata
 
 
+class _Decision(Struct, frozen=True):
+    """Events that are to be appended, and the state after those of the boundary."""
+
+    encoded: list[Event[bytes]]
+    events: tuple[Any, ...]
+    mine: list[int]
+    state: Any
+
+
 class Handling(Generic[C, S]):
     """Handles one command."""
 
@@ -91,9 +100,26 @@ class Handling(Generic[C, S]):
             if self._loading.stream is None:
                 raise InvalidInput("expected_version is that of a stream; give an id, no query")
         self._home = self._loading.stream or decider.category
-        # As the caller said it: what it is resolved to changes when upcasters are added.
-        self._scope = self._loading.stream or f"{decider.category}\n{decider.query(boundary)}"
+        self._scope = self._loading.stream or (decider.category, self._named(boundary))
         self._place: Place | None = None
+
+    def _named(self, boundary: Boundary) -> str:
+        """The query as it was given, with the names of classes. What it is resolved to changes when
+        upcasters are added.
+        """
+        resolve = self._parts.codec.resolve
+
+        def name(kind: str | type) -> str:
+            # Its own name comes first, then older ones.
+            return (
+                kind
+                if isinstance(kind, str)
+                else str(resolve(select(types=[kind])).items[0].types[0])
+            )
+
+        items = self._decider.query(boundary).items
+        named = (replace(item, types=tuple(map(name, item.types))) for item in items)
+        return repr(Query(tuple(named)))
 
     async def run(self) -> Handled[S]:
         try:
@@ -120,15 +146,31 @@ class Handling(Generic[C, S]):
 
     async def _attempts(self) -> Handled[S]:
         for attempt in range(1, ATTEMPTS_MAX + 1):
+            decision = self._decision()
+            if not decision.encoded:
+                first = await self._first_result()
+                now = self._loading
+                return first or Handled(now.state, now.version, now.position, ())
+            conditions = [self._loading.condition()]
             try:
-                return await self._attempt()
+                appended = await self._parts.store.append(decision.encoded, conditions=conditions)
             except AppendConditionFailed as error:
                 if self._order.expected_version is not None:
                     raise
                 conflict = error
+            else:
+                return await self._reply(decision, appended)
             await self._let_others_go(attempt)
             await self._loading.catch_up()
         raise Contention(self._decider.category, ATTEMPTS_MAX, conflict)
+
+    async def _reply(self, decision: _Decision, appended: Appended) -> Handled[S]:
+        if appended.is_repeat:
+            # Delivered twice at the same time. The other one may have decided on another state.
+            return await self._recorded(appended)
+        self._loading.advance(decision.state, appended, decision.mine)
+        version = self._loading.version
+        return Handled(decision.state, version, appended.position, decision.events)
 
     async def _let_others_go(self, attempt: int) -> None:
         if self._place is None:
@@ -138,24 +180,19 @@ class Handling(Generic[C, S]):
             pause_s = min(PAUSE_MAX_S, PAUSE_S * 2 ** min(attempt, 10))
             await self._turns.pause(random.uniform(0, pause_s))
 
-    async def _attempt(self) -> Handled[S]:
-        loading = self._loading
+    def _decision(self) -> _Decision:
+        """What is decided on the state as it is now, and what comes of it."""
         self._check_version()
-        events = self._decider.decided(self._order.command, loading.state)
-        if not events:
-            first = await self._first_result()
-            return first or Handled(loading.state, loading.version, loading.position, ())
-        made = [self._event(each, index) for index, each in enumerate(events)]
-        encoded = [self._parts.codec.encode(event) for event in made]
-        mine = [index for index, event in enumerate(encoded) if loading.includes(event)]
-        state = self._state_after([made[index].data for index in mine])
-        appended = await self._parts.store.append(encoded, conditions=[loading.condition()])
-        if appended.is_repeat:
-            # Delivered twice at the same time. The other one may have decided on another state.
-            return await self._recorded(appended)
-        loading.advance(state, len(mine), appended.position)
-        data = tuple(event.data for event in made)
-        return Handled(state, loading.version, appended.position, data)
+        decided = self._decider.decided(self._order.command, self._loading.state)
+        made = [self._event(each, index) for index, each in enumerate(decided)]
+        codec = self._parts.codec
+        encoded = [codec.encode(event) for event in made]
+        # As the log will give them back: these have to be folded ever after.
+        read = codec.decode_page([record(event, 0, 0, 0) for event in encoded])
+        mine = [index for index, event in enumerate(encoded) if self._loading.includes(event)]
+        events = tuple(event.data for event in read)
+        state = self._state_after([events[index] for index in mine]) if encoded else None
+        return _Decision(encoded, events, mine, state)
 
     def _check_version(self) -> None:
         expected, loading = self._order.expected_version, self._loading
@@ -168,6 +205,7 @@ class Handling(Generic[C, S]):
         if not isinstance(decided, Event):
             decided = Event("", decided)
         metadata = self._metadata
+        check_metadata(decided.metadata)
         if decided.metadata.extra:
             metadata = replace(metadata, extra={**metadata.extra, **decided.metadata.extra})
         stream = decided.stream or self._stream_of(decided.data)
@@ -189,7 +227,7 @@ class Handling(Generic[C, S]):
         """The id of the event number `index` of this very command on this very boundary."""
         if not self._is_given:
             return new_id()
-        return uuid5(_NAMESPACE, f"{self._scope}\n{self._metadata.command_id}\n{index}")
+        return uuid5(_NAMESPACE, repr((self._scope, self._metadata.command_id, index)))
 
     def _state_after(self, events: list[Any]) -> S:
         """The state after events that are about to be recorded: what cannot be folded must not be,
@@ -233,9 +271,9 @@ class Handling(Generic[C, S]):
             after += len(mine)
             is_more, limit = len(mine) == limit, PAGE_EVENTS
         loading = Loading(self._parts, self._decider, self._boundary)
-        await loading.go_to_position(events[-1].position)
+        await loading.go_to_event(events[-1])
         data = tuple(event.data for event in self._parts.codec.decode_page(events))
-        return Handled(loading.loaded().state, loading.version, events[-1].position, data)
+        return Handled(loading.state, loading.version, events[-1].position, data)
 
 
 def _complete(metadata: Metadata) -> Metadata:

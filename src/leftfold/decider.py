@@ -15,6 +15,8 @@ import msgspec
 from msgspec import Struct
 
 from leftfold.errors import InvalidDecision, InvalidInput
+from leftfold.event import Event
+from leftfold.fingerprint import shape
 from leftfold.limits import POSITION_MAX, check_integer, check_is_query, check_name
 from leftfold.query import Query, select
 from leftfold.states import Folding, has_equality, isolated
@@ -102,7 +104,9 @@ class Decider(_Named, Generic[C, S, E], frozen=True, kw_only=True, eq=False):
         if isinstance(boundary, str | int | UUID) and not isinstance(boundary, bool):
             if boundary == "":
                 raise InvalidInput(f"an id of {self.category!r} is not empty")
-            return select(f"{self.category}-{boundary}")
+            stream = f"{self.category}-{boundary}"
+            check_name("stream", stream)
+            return select(stream)
         return check_is_query(boundary)
 
     def folding(self) -> Folding:
@@ -129,7 +133,7 @@ class Decider(_Named, Generic[C, S, E], frozen=True, kw_only=True, eq=False):
         if not isinstance(state, Aggregate):
             return state
         evolve: Callable[[Any, Any], Any] = self.evolve
-        return reduce(evolve, events, isolated(state))
+        return reduce(evolve, map(_data, events), isolated(state))
 
     def invalid(self, command: object, reason: str) -> InvalidDecision:
         """The error for a decision that breaks the rules."""
@@ -157,16 +161,19 @@ def _listed(decision: object) -> list[Any] | str:
     return list(decision)
 
 
+def _data(event: Any) -> Any:
+    return event.data if isinstance(event, Event) else event
+
+
 def _has_changed(expected: object, found: object, original: object) -> bool:
-    expected, found, original = map(_comparable, (expected, found, original))
+    if isinstance(expected, Aggregate):
+        attributes = {**vars(expected)}
+        attributes.pop("_recorded", None)
+        # What a cached property has added is no change.
+        expected, found = attributes, {name: vars(found).get(name) for name in attributes}
+        original = vars(original)
     # Where a copy does not equal its original, equality tells nothing.
     return has_equality(found) and expected != found and deepcopy(original) == original
-
-
-def _comparable(state: object) -> object:
-    if not isinstance(state, Aggregate):
-        return state
-    return {name: value for name, value in vars(state).items() if name != "_recorded"}
 
 
 def state_encoder(decider: Decider[Any, Any, Any]) -> tuple[Any, msgspec.msgpack.Decoder[Any]]:
@@ -176,10 +183,12 @@ def state_encoder(decider: Decider[Any, Any, Any]) -> tuple[Any, msgspec.msgpack
         state_type = type(decider.initial_state)
     try:
         msgspec.msgpack.encode(decider.initial_state)
+        shape(state_type)
         return state_type, msgspec.msgpack.Decoder(state_type)
     except (TypeError, ValueError, NameError) as error:
+        reason = str(error).partition("\n")[0].rstrip(":")
         raise InvalidInput(
-            f"states of decider {decider.category!r} cannot be kept as snapshots: {error}; "
+            f"states of decider {decider.category!r} cannot be kept as snapshots: {reason}; "
             "use a Struct, a dataclass or plain values, or give Snapshots(state_type=...)"
         ) from error
 
@@ -199,8 +208,10 @@ class Aggregate:
         raise NotImplementedError(f"{type(self).__name__} has no method apply(self, event)")
 
     def record(self, event: Any) -> None:
-        """Decide on `event`: apply it, and have it appended when the command is done."""
-        self.apply(event)
+        """Decide on `event`, data or an `Event`: apply its data, and have it appended when the
+        command is done.
+        """
+        self.apply(_data(event))
         self.__dict__.setdefault("_recorded", []).append(event)
 
     @classmethod

@@ -13,6 +13,7 @@ from leftfold.decider import Boundary, Decider
 from leftfold.drive import Driver
 from leftfold.errors import InvalidInput
 from leftfold.event import Appended, Event, Metadata
+from leftfold.limits import POSITION_MAX, check_integer
 from leftfold.loading import Parts
 from leftfold.query import Condition, NoneMatch, StreamVersion
 from leftfold.snapshot import SnapshotStore, Snapshotting
@@ -40,8 +41,7 @@ class Face:
         snapshots: SnapshotStore | None = None,
         cached_states_max: int = 0,
     ) -> None:
-        if cached_states_max < 0:
-            raise InvalidInput(f"cached_states_max is from 0, found {cached_states_max}")
+        check_integer("cached_states_max", cached_states_max, 0, POSITION_MAX)
         self.store = store
         self.codec: EventCodec = codec.codec if isinstance(codec, App) else codec
         self._turns = Turns(self._make_driver)

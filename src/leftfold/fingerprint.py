@@ -4,11 +4,16 @@ process.
 
 from __future__ import annotations
 
+import re
+from functools import partial
 from hashlib import sha256
 from types import CodeType
 from typing import Any
 
 import msgspec
+
+DEPTH_MAX = 5
+"""How far functions are followed into those that they wrap or enclose."""
 
 
 def digest(*parts: str) -> str:
@@ -21,19 +26,43 @@ def shape(kind: Any) -> str:
     return msgspec.json.encode(msgspec.json.schema(kind), order="sorted").decode()
 
 
-def code(function: Any) -> str:
-    """A function's name and code, not that of what it calls."""
-    found = getattr(function, "__code__", None)
+def code(function: Any, depth: int = 0) -> str:
+    """A function's name, code, defaults, and what it wraps or encloses; not what it calls."""
+    if depth > DEPTH_MAX:
+        return ""
     name = getattr(function, "__qualname__", type(function).__qualname__)
-    return f"{name} {_text(found) if isinstance(found, CodeType) else ''}"
+    found = getattr(function, "__code__", None)
+    inner = [
+        getattr(function, "__wrapped__", None),
+        *(_content(cell) for cell in getattr(function, "__closure__", None) or ()),
+        *(getattr(function, "__defaults__", None) or ()),
+        *(getattr(function, "__kwdefaults__", None) or {}).items(),
+    ]
+    if isinstance(function, partial):
+        inner += [function.func, *function.args, *function.keywords.items()]
+    parts = [_value(each, depth + 1) for each in inner if each is not None]
+    return f"{name} {_text(found) if isinstance(found, CodeType) else ''} {parts}"
+
+
+def _content(cell: Any) -> object:
+    try:
+        return cell.cell_contents
+    except ValueError:  # not filled yet
+        return None
+
+
+def _value(value: Any, depth: int) -> str:
+    if callable(value):
+        return code(value, depth)
+    if isinstance(value, set | frozenset):
+        # The order of a set differs from process to process.
+        value = sorted(map(repr, value))
+    # So do addresses.
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
 
 
 def _text(found: CodeType) -> str:
     constants = [
-        _text(each)
-        if isinstance(each, CodeType)
-        # The order of a set differs from process to process.
-        else repr(sorted(map(repr, each)) if isinstance(each, frozenset) else each)
-        for each in found.co_consts
+        _text(each) if isinstance(each, CodeType) else _value(each, 0) for each in found.co_consts
     ]
     return f"{found.co_code.hex()} {found.co_names} {found.co_varnames} {constants}"

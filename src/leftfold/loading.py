@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
-from hashlib import sha256
 from typing import Any, Generic, TypeVar
 
 from msgspec import Struct
@@ -14,8 +13,9 @@ from leftfold.cache import Cached, StateCache
 from leftfold.codec import EventCodec
 from leftfold.decider import Boundary, Decider, check_is_decider
 from leftfold.errors import InvalidInput
-from leftfold.event import Event, RecordedEvent, to_us
-from leftfold.limits import POSITION_MAX, check_moment
+from leftfold.event import Appended, Event, RecordedEvent, to_us
+from leftfold.fingerprint import digest
+from leftfold.limits import POSITION_MAX, check_integer, check_moment
 from leftfold.query import Bound, Condition, NoneMatch, Query, StreamVersion, Version
 from leftfold.reading import PAGE_EVENTS, Decoding, ReadArguments, Reading
 from leftfold.snapshot import Snapshot, Snapshotting
@@ -23,6 +23,9 @@ from leftfold.states import isolated
 from leftfold.store import Store
 
 S = TypeVar("S")
+
+STALE_MAX = 200
+"""Snapshots of another history that one load looks at."""
 
 Page = list[RecordedEvent[bytes]]
 
@@ -69,7 +72,7 @@ class Loading(Generic[S]):
         self._folding = decider.folding()
         self.query = self._decoding.query
         self.stream = _whole_stream(self.query)
-        self._key = self.stream or f"query {sha256(repr(self.query).encode()).hexdigest()[:32]}"
+        self._key = self.stream or f"query {digest(self._decoding.key)}"
         self._at = Cached(isolated(decider.initial_state))
         self._remembered: Cached | None = None
 
@@ -93,9 +96,7 @@ class Loading(Generic[S]):
 
     def includes(self, event: Event[bytes]) -> bool:
         """Whether an event that is about to be appended is one of this boundary."""
-        if self.stream is not None:
-            return event.stream == self.stream
-        return self.query.matches(event)
+        return self._decoding.includes(event)
 
     def condition(self) -> Condition:
         """That nothing has come since."""
@@ -123,34 +124,52 @@ class Loading(Generic[S]):
         if cached is not None:
             self._at = self._remembered = cached
             return
-        if self._parts.snapshotting is None or decider.snapshots is None:
-            return
-        found = await self._parts.snapshotting.find(
-            decider,
-            self._key,
+        await self._start_from_snapshot(
             version_max=at if isinstance(at, int) else POSITION_MAX,
             recorded_us_max=to_us(at) if isinstance(at, datetime) else POSITION_MAX,
         )
-        if found is not None and await self._is_of_this_log(found[0]):
+
+    async def _start_from_snapshot(
+        self, *, version_max: int = POSITION_MAX, recorded_us_max: int = POSITION_MAX
+    ) -> None:
+        snapshotting, decider = self._parts.snapshotting, self._decider
+        if snapshotting is None or decider.snapshots is None:
+            return
+        for _ in range(STALE_MAX):
+            found = await snapshotting.find(
+                decider, self._key, version_max=version_max, recorded_us_max=recorded_us_max
+            )
+            if found is None:
+                return
             snapshot, state = found
-            version, position = snapshot.version, snapshot.position
-            self._at = Cached(state, version, position, position, version)
+            if await self._is_of_this_log(snapshot):
+                version, position = snapshot.version, snapshot.position
+                self._at = Cached(state, version, position, position, version)
+                return
+            # The log was restored from a backup. What was kept of its other future is of no use.
+            await snapshotting.drop(snapshot)
+            version_max = snapshot.version - 1
 
     async def _is_of_this_log(self, snapshot: Snapshot) -> bool:
-        """Whether the very event is there. The log may have been restored from a backup."""
+        """Whether the very event is there. Ids alone do not tell: one that comes from a command id
+        is the same in another history.
+        """
         after: Bound = snapshot.position - 1
         if self.stream is not None:
             after = Version(snapshot.version - 1)
         found = await self._parts.store.read(self.query, after=after, limit=1)
-        return bool(found) and found[0].id_bytes == snapshot.event_id
+        facts = [(event.id_bytes, event.recorded_us) for event in found]
+        return facts == [(snapshot.event_id, snapshot.recorded_us)]
 
     async def catch_up(self) -> None:
         """Fold what has been recorded since. Raises EvolveFailed."""
         await self._go_to(None, None)
 
-    async def go_to_position(self, position: int) -> None:
-        """Fold from the start what was recorded up to `position`."""
-        await self._go_to(position, None)
+    async def go_to_event(self, event: RecordedEvent[Any]) -> None:
+        """Fold what was recorded up to an event."""
+        # One that was recorded at the same time may be later, and then is of no use.
+        await self._start_from_snapshot(recorded_us_max=event.recorded_us - 1)
+        await self._go_to(event.position, None)
 
     async def _go_to(self, until: Bound | None, version: int | None) -> None:
         """Fold on to a bound, to a version, or to the end."""
@@ -208,17 +227,14 @@ class Loading(Generic[S]):
             self._remembered = self._at
             self._parts.cache.put(self._decider, self._key, self._at)
 
-    def advance(self, state: S, events: int, position: int) -> None:
-        """Stand after so many events of this boundary that were appended, the last event of the
-        append at `position`.
+    def advance(self, state: S, appended: Appended, mine: Sequence[int]) -> None:
+        """Stand after events of this boundary that were appended: `mine` are their places in the
+        append.
         """
         at = self._at
+        position = appended.first_position + mine[-1] if mine else at.position
         self._at = Cached(
-            state,
-            at.version + events,
-            position if events else at.position,
-            position,
-            at.snapshot_version,
+            state, at.version + len(mine), position, appended.position, at.snapshot_version
         )
         self._remember()
 
@@ -239,7 +255,7 @@ class Loading(Generic[S]):
         events.sort(key=lambda pair: (pair[0].occurred_at, pair[0].position))
         state = self._folding.fold(self.state, events)
         position = max((event.position for event, _ in events), default=0)
-        self._at = Cached(state, len(events), position)
+        self._at = Cached(state, len({event.position for event, _ in events}), position)
 
     def _refuse_beyond(self, at: At | None) -> None:
         if isinstance(at, int) and self.version < at:
@@ -262,8 +278,8 @@ def _until(at: At | None) -> tuple[datetime | None, int | None]:
 def _check_at(what: str, at: object) -> None:
     if isinstance(at, datetime):
         check_moment(what, at)
-    elif at is not None and (not isinstance(at, int) or isinstance(at, bool) or at < 0):
-        raise InvalidInput(f"{what} is a version from 0, or a datetime, found {at!r}")
+    elif at is not None:
+        check_integer(f"{what} (a version, or a datetime)", at, 0, POSITION_MAX)
 
 
 class Stepping(Generic[S]):

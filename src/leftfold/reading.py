@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from leftfold.codec import EventCodec
 from leftfold.errors import InvalidInput, StoreClosed
-from leftfold.event import RecordedEvent
+from leftfold.event import Event, RecordedEvent
 from leftfold.limits import check_is_query
 from leftfold.query import Bound, Query, Version
 from leftfold.store import Store
@@ -43,10 +43,17 @@ class Decoding:
         self._codec = codec
         self.query = codec.resolve(check_is_query(query))
         self._residual = codec.residual(query)
+        self.key = f"{self.query} {self._residual or ''}"
+        """The same for queries that mean the same."""
 
     def page(self, page: list[RecordedEvent[bytes]]) -> Page:
         decoded, residual = self._codec.decode_page(page), self._residual
         return decoded if residual is None else [each for each in decoded if residual.matches(each)]
+
+    def includes(self, event: Event[bytes]) -> bool:
+        """Whether an event that is about to be appended would be among those that it decodes."""
+        residual = self._residual
+        return self.query.matches(event) and (residual is None or residual.matches(event))
 
     def pairs(self, page: list[RecordedEvent[bytes]]) -> Iterable[tuple[RecordedEvent[Any], Any]]:
         """Each event and its domain object."""

@@ -16,8 +16,10 @@ from msgspec import Struct
 
 from leftfold.decider import Decider, state_encoder
 from leftfold.fingerprint import code, digest, shape
-from leftfold.states import has_equality
+from leftfold.states import is_same
 
+KEPT_MAX = 100
+"""Snapshots of one stream that are kept: the latest, and those taken last."""
 DECIDERS_MAX = 1000
 """Deciders whose fingerprints are remembered."""
 
@@ -56,6 +58,10 @@ class SnapshotStore(Protocol):
         """
         ...
 
+    async def drop(self, snapshot: Snapshot) -> None:
+        """Forget one that is of no use."""
+        ...
+
     async def close(self) -> None:
         """Write what waits, and free everything."""
         ...
@@ -84,6 +90,10 @@ class Snapshotting:
         except (msgspec.MsgspecError, ValueError) as error:
             logger.warning("snapshot of %s at version %s: %s", key, found.version, error)
             return None
+
+    async def drop(self, snapshot: Snapshot) -> None:
+        """Forget one that is of no use."""
+        await self._store.drop(snapshot)
 
     def take(self, decider: Decider[Any, Any, Any], state: Any, unfilled: Snapshot) -> None:
         """Keep `state`, soon. `unfilled` says of what it is; nobody may change `state` any more."""
@@ -119,9 +129,9 @@ class _Model:
         except (msgspec.MsgspecError, TypeError, ValueError, RecursionError) as error:
             self._complain(f"the state of {unfilled.key} cannot be kept: {error}")
             return None
-        if has_equality(state) and again != state:
+        if not is_same(again, state):
             self._complain(
-                f"the state of {unfilled.key} does not come back equal from {self._state_type}"
+                f"the state of {unfilled.key} does not come back the same from {self._state_type}"
             )
             return None
         return msgspec.structs.replace(unfilled, fingerprint=self.fingerprint, data=data)
@@ -143,6 +153,7 @@ def fingerprint(decider: Decider[Any, Any, Any], codec_fingerprint: str = "") ->
         decider.category,
         codec_fingerprint,
         shape(state_type),
+        msgspec.msgpack.encode(decider.initial_state, order="deterministic").hex(),
         code(decider.evolve),
         # An aggregate's `evolve` is its class's `apply`.
         code(getattr(state_type, "apply", None)),

@@ -60,6 +60,33 @@ def isolated(state: S) -> S:
     return state if is_frozen(state) else deepcopy(state)
 
 
+def is_same(first: object, second: object) -> bool:
+    """Whether two values cannot be told apart: equal, and of the same types all the way down."""
+    if type(first) is not type(second):
+        return False
+    if isinstance(first, dict) and isinstance(second, dict):
+        return is_same([*first.items()], [*second.items()])
+    if isinstance(first, list | tuple) and isinstance(second, list | tuple):
+        return len(first) == len(second) and all(map(is_same, first, second))
+    if isinstance(first, Struct | set | frozenset) or hasattr(first, "__dict__"):
+        return _parts_are_same(first, second)
+    # Equal moments of two zones are of different days, perhaps.
+    return first == second and str(first) == str(second)
+
+
+def _parts_are_same(first: Any, second: Any) -> bool:
+    if isinstance(first, set | frozenset):
+        return first == second and {*map(type, first)} == {*map(type, second)}
+    if isinstance(first, Enum):
+        return first is second
+    return is_same(_parts(first), _parts(second))
+
+
+def _parts(value: Any) -> dict[str, object]:
+    parts = {name: getattr(value, name) for name in getattr(value, "__struct_fields__", ())}
+    return parts | getattr(value, "__dict__", {})
+
+
 def has_equality(value: object) -> bool:
     """Whether the class of `value` says when two of its objects are equal."""
     return type(value).__eq__ is not object.__eq__

@@ -34,7 +34,8 @@ class Turns:
     def __init__(self, driver: Callable[[], Driver]) -> None:
         self._make_driver = driver
         self._driver: Driver | None = None
-        self._mutex = threading.Lock()
+        # A signal handler may come in between: it must not wait for its own thread.
+        self._mutex = threading.RLock()
         self._lines: dict[str, deque[Place]] = {}
 
     def is_taken(self, key: str) -> bool:
@@ -52,17 +53,18 @@ class Turns:
             while first is not place:
                 if await place.promise.wait(TURN_S_MAX):
                     break
-                first = self._pass_over(first)
+                first = self._pass_over(first, place)
         except BaseException:
             self.leave(place)
             raise
         return place
 
-    def _pass_over(self, late: Place) -> Place:
-        """The first in line, which is not `late` any more."""
+    def _pass_over(self, late: Place, me: Place) -> Place:
+        """Who is first in line then: `me` where I was passed over myself."""
         self.leave(late)
         with self._mutex:
-            return self._lines[late.key][0]
+            line = self._lines.get(late.key)
+            return line[0] if line else me
 
     def leave(self, place: Place) -> None:
         """Let the next one go. Leaving twice is harmless."""
@@ -73,7 +75,7 @@ class Turns:
             was_first = line[0] is place
             line.remove(place)
             if not line:
-                del self._lines[place.key]
+                self._lines.pop(place.key, None)
             elif was_first:
                 self._waiting().settle([(line[0].promise, True)])
 

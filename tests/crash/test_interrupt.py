@@ -8,6 +8,7 @@ from typing import Any
 
 import apsw
 import crash_anywhere
+import crash_handling
 import crash_interrupted
 import crash_writer
 import pytest
@@ -36,6 +37,16 @@ def test_a_program_that_is_interrupted_again_and_again(tmp_path, interrupts):
         connection.close()
         with leftfold.open(f"sqlite:///{path}") as events:
             check(list(events.read()), crash_writer.told(done.stdout.splitlines(keepends=True)))
+
+
+def test_commands_that_are_interrupted_again_and_again(tmp_path):
+    for seed in seeds(2):
+        arguments = [tmp_path / f"{seed}.db", seed, 300]
+        command = [sys.executable, crash_handling.__file__, *map(str, arguments)]
+        done = subprocess.run(command, capture_output=True, timeout=250, check=False)
+
+        assert done.returncode == 0, done.stderr.decode()
+        assert int(done.stdout) > 300
 
 
 @pytest.mark.parametrize(

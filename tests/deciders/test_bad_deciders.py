@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from decimal import Decimal
+from functools import cached_property
 from typing import Any
 from uuid import UUID
 
@@ -17,6 +18,7 @@ from leftfold import (
     ALL,
     Aggregate,
     App,
+    AppendConditionFailed,
     Codec,
     Decider,
     Event,
@@ -26,6 +28,7 @@ from leftfold import (
     InvalidEvent,
     InvalidInput,
     Metadata,
+    StreamVersion,
     UnknownEventType,
     select,
 )
@@ -220,7 +223,9 @@ def test_names_and_functions_of_a_decider() -> None:
             replace(ACCOUNT, **wrong)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("boundary", ["", None, 1.5, True, b"1", ("a", "b"), "x" * 300, "\0"])
+@pytest.mark.parametrize(
+    "boundary", ["", None, 1.5, True, b"1", ("a", "b"), "x" * 300, "\0", "\ud800"]
+)
 def test_what_is_no_boundary(es: EventStore, boundary: Any) -> None:
     for use in (
         lambda: es.handle(ACCOUNT, boundary, deposit(1)),
@@ -317,6 +322,10 @@ def test_aggregates(es: EventStore) -> None:
 def test_an_app_is_refused_where_it_is_none(url: str) -> None:
     with pytest.raises(InvalidInput, match="cached_states_max"):
         leftfold.open(url, BANK, cached_states_max=-1)
+    with pytest.raises(InvalidInput, match="cached_states_max"):
+        leftfold.open(url, BANK, cached_states_max=1.5)  # type: ignore[arg-type]
+    with pytest.raises(InvalidInput, match="a Decider"):
+        App(codec=CODEC, deciders="account")  # type: ignore[arg-type]
     assert Codec(Stranger).types[0].cls is Stranger
 
 
@@ -340,6 +349,57 @@ def test_an_aggregate_that_changes_without_recording(es: EventStore) -> None:
     with pytest.raises(InvalidDecision, match="changed the state, which is lost"):
         es.handle(purses, "1", lambda purse: purse.forget_to_record())
     assert es.state(purses, "1") == Purse(1)
+
+
+class Anything(Struct, frozen=True):
+    values: dict[str, Any]
+
+
+def test_what_evolve_gets_is_what_the_log_gives_back(url: str) -> None:
+    decider = Decider(
+        "n",
+        initial_state=Decimal(0),
+        decide=lambda command, state: [Anything({"amount": command})],
+        evolve=lambda state, event: state + event.values["amount"],
+    )
+    with leftfold.open(url, Codec(Anything), cached_states_max=5) as es:
+        reply = es.handle(decider, "1", 7)
+        assert reply.events == (Anything({"amount": 7}),)
+        # As JSON it is text, and comes back as that.
+        with pytest.raises(InvalidDecision, match="cannot take Anything: it raised TypeError"):
+            es.handle(decider, "1", Decimal(7))
+        assert es.load(decider, "1").version == 1
+
+
+def test_a_mutable_state_and_a_conflict(url: str) -> None:
+    def decide(command: object, state: Mutable) -> list[Any]:
+        if not seen:
+            es.append_to_stream("account-1", [PAID])
+        seen.append(state.balance)
+        return [PAID]
+
+    seen: list[int] = []
+    decider = Decider("account", initial_state=Mutable(), decide=decide, evolve=in_place)
+    with leftfold.open(url, CODEC, cached_states_max=5) as es:
+        es.append_to_stream("account-1", [PAID])
+        assert es.handle(decider, "1", None).state == Mutable(3)
+        assert seen == [1, 2]
+        assert es.state(decider, "1") == Mutable(3)
+
+
+def test_a_condition_that_decide_itself_fails_is_no_conflict(es: EventStore) -> None:
+    failure = AppendConditionFailed(StreamVersion("other", 1), 2)
+    calls = 0
+
+    def decide(command: object, state: object) -> list[Any]:
+        nonlocal calls
+        calls += 1
+        raise failure
+
+    with pytest.raises(AppendConditionFailed) as caught:
+        es.handle(replace(ACCOUNT, decide=decide), "1", None)
+    assert caught.value is failure
+    assert calls == 1
 
 
 class Handle:
@@ -368,6 +428,32 @@ def test_an_aggregate_without_equality_that_changes_without_recording(es: EventS
 
     with pytest.raises(InvalidDecision, match="changed the state"):
         es.handle(Wallet.decider("wallet"), "1", lose)
+
+
+class Cached(Aggregate):
+    def __init__(self) -> None:
+        self.balance = 0
+
+    @cached_property
+    def twice(self) -> int:
+        return self.balance * 2
+
+    def pay(self, amount: int) -> None:
+        if amount > 10 - self.twice:
+            raise ValueError("too much")
+        self.record(Event("", MoneyDeposited(Decimal(amount)), tags=("paid:yes",)))
+
+    def apply(self, event: MoneyDeposited) -> None:
+        self.balance += int(event.amount)
+
+
+def test_an_aggregate_may_record_events_with_tags(es: EventStore) -> None:
+    wallets = Cached.decider("wallet")
+    assert es.handle(wallets, "1", lambda wallet: wallet.pay(3)).state.balance == 3
+    with pytest.raises(ValueError, match="too much"):
+        es.handle(wallets, "1", lambda wallet: wallet.pay(5))
+    [event] = es.read(select("wallet-1", tags=["paid:yes"]))
+    assert event.data == MoneyDeposited(Decimal(3))
 
 
 def test_steps_of_a_history_are_the_callers_own(es: EventStore) -> None:

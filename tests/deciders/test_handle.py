@@ -304,8 +304,11 @@ def test_several_streams_in_one_decision(es: EventStore) -> None:
     es.handle(ACCOUNT, "1", deposit(5))
     reply = es.handle(decider, "1", 3, metadata=Metadata(actor="ada", extra={"b": 2}))
     assert (reply.state.balance, reply.version, reply.position) == (2, 2, 3)
+    cached = EventStore(es.store, CODEC, cached_states_max=1)
+    cached.handle(decider, "1", 0)
+    assert cached.load(decider, "1").position == es.load(decider, "1").position == 4
     assert es.state(ACCOUNT, "2").balance == 3
-    last = list(es.read())[-1]
+    last = list(es.read())[2]
     assert (last.metadata.actor, last.metadata.extra) == ("ada", {"a": 1, "b": 2})
 
 

@@ -17,7 +17,7 @@ from decider_bank import (
     deposit,
     withdraw,
 )
-from msgspec import Struct
+from msgspec import Struct, defstruct
 
 import leftfold
 from leftfold import (
@@ -26,6 +26,7 @@ from leftfold import (
     Decider,
     Event,
     EventStore,
+    EventType,
     Metadata,
     select,
 )
@@ -84,6 +85,46 @@ def test_one_command_id_for_two_queries(es: EventStore) -> None:
         reply = es.handle(counting, select(f"account-{number}"), number, metadata=sent)
         assert reply.events == (MoneyDeposited(Decimal(number)),)
     assert es.head() == 2
+
+
+def created(name: str) -> type[Struct]:
+    return defstruct("Created", [("name", str)], frozen=True, namespace={"__qualname__": name})
+
+
+def test_queries_by_classes_of_one_name_are_two(url: str) -> None:
+    first, second = created("First"), created("Second")
+    codec = Codec(EventType(first, "FirstCreated"), EventType(second, "SecondCreated"))
+    decider = Decider(
+        "n",
+        initial_state=0,
+        decide=lambda command, state: [command],
+        evolve=lambda state, event: state + 1,
+        stream=lambda event: "n-1",
+    )
+    with leftfold.open(url, codec) as es:
+        for kind in (first, second, first, second):
+            event: Any = kind("x")
+            sent = Metadata(command_id="c-1")
+            assert es.handle(decider, select(types=[kind]), event, metadata=sent).events == (event,)
+        assert es.head() == 2
+
+
+def test_a_class_that_is_renamed_is_the_same(url: str) -> None:
+    old = defstruct("Old", [("name", str)], frozen=True)
+    new = defstruct("New", [("name", str)], frozen=True)
+    decider = Decider(
+        "n",
+        initial_state=0,
+        decide=lambda command, state: [command],
+        evolve=lambda state, event: state + 1,
+        stream=lambda event: "n-1",
+    )
+    with leftfold.open(url, Codec(EventType(old, "Created"))) as es:
+        for kind in (old, new):
+            face = EventStore(es.store, Codec(EventType(kind, "Created")))
+            sent = Metadata(command_id="c-1")
+            assert face.handle(decider, select(types=[kind]), kind("x"), metadata=sent).version == 1
+        assert es.head() == 1
 
 
 class Split(Struct, frozen=True):

@@ -268,7 +268,7 @@ def test_a_state_that_does_not_come_back_equal_is_not_kept(
         fill(es, 3)
         for _ in range(3):
             assert es.state(decider, "1") == {"sum": Decimal(3)}
-    assert caplog.text.count("does not come back equal") == 1
+    assert caplog.text.count("does not come back the same") == 1
 
 
 def test_a_type_for_states_that_do_not_tell(path: Path) -> None:

@@ -18,12 +18,13 @@ import leftfold.testing
 from leftfold.command import ATTEMPTS_MAX, PAUSE_MAX_S
 from leftfold.drive import READ_THREADS_MAX
 from leftfold.reading import PAGE_EVENTS, WAIT_S
+from leftfold.snapshot import KEPT_MAX
 from leftfold.store import Capabilities, Store
 from leftfold.stores.doorbell import POLL_S
 from leftfold.stores.group import GATHER_S, GROUP_APPENDS_MAX
 from leftfold.stores.sqlite.connection import SqliteOptions
 from leftfold.stores.sqlite.pool import READERS_MAX
-from leftfold.stores.sqlite.snapshots import KEPT_MAX, SNAPSHOTS_SUFFIX
+from leftfold.stores.sqlite.snapshots import SNAPSHOTS_SUFFIX
 from leftfold.upcasting import UPCASTS_MAX
 
 ROOT = Path(__file__).parents[2]
@@ -188,7 +189,7 @@ def test_signatures_are_those_of_the_code(page: str, function: Any) -> None:
         ("reference/codec.md", f"limited to {UPCASTS_MAX}"),
         ("reference/deciders.md", f"up to {ATTEMPTS_MAX} times"),
         ("reference/deciders.md", f"up to {PAUSE_MAX_S * 1000:.0f} milliseconds"),
-        ("reference/deciders.md", f"the last {KEPT_MAX} of each stream"),
+        ("reference/deciders.md", f"Of each stream the last {KEPT_MAX} are kept"),
         ("reference/deciders.md", f"bank.db{SNAPSHOTS_SUFFIX}"),
         ("how-to/several-processes.md", f"about {POLL_S * 1000:.0f} milliseconds"),
         ("how-to/several-processes.md", f"({SqliteOptions().busy_timeout_s:.0f} seconds"),

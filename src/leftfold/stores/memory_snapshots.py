@@ -5,14 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from leftfold.snapshot import Snapshot
+from leftfold.snapshot import KEPT_MAX, Snapshot
 
 
 class MemorySnapshots:
-    """Keeps every snapshot for as long as it lives."""
+    """Keeps snapshots for as long as it lives."""
 
     def __init__(self) -> None:
-        self._mutex = threading.Lock()
+        self._mutex = threading.RLock()
         self._snapshots: dict[tuple[str, str], dict[int, Snapshot]] = {}
 
     async def find(
@@ -32,6 +32,14 @@ class MemorySnapshots:
             with self._mutex:
                 kept = self._snapshots.setdefault((key, snapshot.fingerprint), {})
                 kept[snapshot.version] = snapshot
+                if len(kept) > KEPT_MAX:
+                    latest = max(kept)
+                    del kept[next(version for version in kept if version != latest)]
+
+    async def drop(self, snapshot: Snapshot) -> None:
+        with self._mutex:
+            kept = self._snapshots.get((snapshot.key, snapshot.fingerprint), {})
+            kept.pop(snapshot.version, None)
 
     async def close(self) -> None:
         pass

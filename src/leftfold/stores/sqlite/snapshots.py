@@ -14,12 +14,11 @@ import apsw
 import msgspec
 
 from leftfold.drive import Driver
-from leftfold.snapshot import Snapshot
+from leftfold.errors import StoreClosed
+from leftfold.snapshot import KEPT_MAX, Snapshot
 from leftfold.stores.background import Background
 
 SNAPSHOTS_SUFFIX = "-snapshots"
-KEPT_MAX = 100
-"""Snapshots of one stream that are kept: the ones taken last."""
 _BUSY_MS = 100
 _APPLICATION_ID = 0x1EF7F02E
 _TABLES = f"""
@@ -39,8 +38,11 @@ _FIND = """SELECT key, fingerprint, version, position, event_id, recorded_at, da
  WHERE key = ? AND fingerprint = ? AND version <= ? AND recorded_at <= ?
  ORDER BY version DESC LIMIT 1"""
 _INSERT = "INSERT OR REPLACE INTO snapshots VALUES (?, ?, ?, ?, ?, ?, ?)"
-_DELETE = """DELETE FROM snapshots WHERE key = ?1 AND rowid <= (
- SELECT rowid FROM snapshots WHERE key = ?1 ORDER BY rowid DESC LIMIT 1 OFFSET ?2)"""
+# The latest version stays: looks at the past may take many others.
+_THIN_OUT = """DELETE FROM snapshots WHERE key = ?1 AND rowid <= (
+ SELECT rowid FROM snapshots WHERE key = ?1 ORDER BY rowid DESC LIMIT 1 OFFSET ?2)
+ AND version < (SELECT max(version) FROM snapshots WHERE key = ?1)"""
+_DROP = "DELETE FROM snapshots WHERE key = ? AND fingerprint = ? AND version = ?"
 
 _logger = logging.getLogger("leftfold")
 
@@ -55,7 +57,7 @@ class SqliteSnapshots:
         self._driver = driver
         self._pid = os.getpid()
         self._background = Background("leftfold-snapshots")
-        self._mutex = threading.Lock()
+        self._mutex = threading.RLock()  # a signal handler may come in between
         self._connection: apsw.Connection | None = None
         self._is_usable = True
         self._is_closed = False
@@ -75,9 +77,13 @@ class SqliteSnapshots:
             snapshot = make()
             if snapshot is not None:
                 self._execute(_INSERT, msgspec.structs.astuple(snapshot))
-                self._execute(_DELETE, (key, KEPT_MAX))
+                self._execute(_THIN_OUT, (key, KEPT_MAX))
 
         self._background.offer(job)
+
+    async def drop(self, snapshot: Snapshot) -> None:
+        key = (snapshot.key, snapshot.fingerprint, snapshot.version)
+        await self._driver.call(self._execute, _DROP, key)
 
     def _execute(self, sql: str, values: tuple[Any, ...]) -> Any:
         # An SQLite connection does not survive a fork.
@@ -110,7 +116,10 @@ class SqliteSnapshots:
     async def close(self) -> None:
         if os.getpid() == self._pid and not self._is_closed:
             self._is_closed = True
-            await self._driver.call(self._close)
+            try:
+                await self._driver.call(self._close)
+            except StoreClosed:  # the store was closed first, and its driver with it
+                self._close()
 
     def _close(self) -> None:
         self._background.close()

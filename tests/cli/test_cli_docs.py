@@ -9,7 +9,18 @@ import pytest
 import typer
 from msgspec.structs import fields
 
-from leftfold.cli import backup, check, export, imports, log, mapping, overview, session, states
+from leftfold.cli import (
+    backup,
+    check,
+    copy,
+    export,
+    imports,
+    log,
+    mapping,
+    overview,
+    session,
+    states,
+)
 from leftfold.cli.importer import BATCH_EVENTS_MAX
 from leftfold.cli.program import COMMANDS, program
 from leftfold.cli.scan import Problem
@@ -37,6 +48,7 @@ PRINTED = {
     "export": [export.Exported],
     "import": [imports.Imported],
     "backup": [backup.BackupMade],
+    "copy": [copy.Copied],
     "demo": [],
 }
 CLI = typer.main.get_command(program)
@@ -120,3 +132,8 @@ def test_the_mapping_file_has_every_option():
 
 def test_the_size_of_a_batch():
     assert f"batches of up to {BATCH_EVENTS_MAX}," in HOW_TO
+
+
+def test_the_size_of_a_batch_of_a_copy():
+    how_to = (DOCS / "how-to/move-a-log.md").read_text()
+    assert f"batches of up to {copy.BATCH_EVENTS_MAX}." in how_to

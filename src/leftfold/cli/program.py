@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from leftfold.cli import backup, check, demo, export, imports, log, overview, states
+from leftfold.cli import backup, check, copy, demo, export, imports, log, overview, states
 from leftfold.cli.options import command
 from leftfold.cli.session import Globals
 
@@ -26,6 +26,7 @@ COMMANDS: dict[str, Callable[..., int | None]] = {
     "export": export.export,
     "import": imports.import_,
     "backup": backup.backup,
+    "copy": copy.copy,
     "demo": demo.demo,
 }
 

@@ -87,8 +87,7 @@ class Session:
 
     def open(self, codec: EventCodec | App = RAW, *, may_create: bool = False) -> EventStore:
         """The store. It has to be there already, unless `may_create`."""
-        _check_place(self.url, may_create)
-        return leftfold.open(self.url, codec)
+        return open_at(self.url, codec, may_create=may_create)
 
     @property
     def target(self) -> Target | None:
@@ -112,6 +111,12 @@ class Session:
         return self.target.app
 
 
+def open_at(url: str, codec: EventCodec | App = RAW, *, may_create: bool = False) -> EventStore:
+    """The store that `url` names. It has to be there already, unless `may_create`."""
+    _check_place(url, may_create)
+    return leftfold.open(url, codec)
+
+
 def path_of(url: str) -> str | None:
     """The path in the URL of an SQLite store, None for other URLs."""
     parts = urlsplit(url, allow_fragments=False)
@@ -121,13 +126,29 @@ def path_of(url: str) -> str | None:
 def _check_place(url: str, may_create: bool) -> None:
     if url.startswith("memory:"):
         raise InvalidInput("memory:// is empty in every command; a command needs a file")
+    if may_create:
+        return
+    if url.startswith("postgresql:"):
+        _check_schema(url)
     path = path_of(url)
-    if not path or may_create:
+    if not path:
         return
     if not os.path.exists(path):
         raise InvalidInput(f"there is no store at {path}; `leftfold init` makes one")
     if os.path.isfile(path) and not os.path.getsize(path):
         raise InvalidInput(f"{path} is empty; `leftfold init` makes a store of it")
+
+
+def _check_schema(url: str) -> None:
+    try:
+        # psycopg is optional, so nothing that needs it may be imported before it is needed.
+        from leftfold.cli.postgres_schema import has_log  # noqa: PLC0415
+    except ImportError:
+        # Opening the store says what is missing.
+        return
+    place, is_there = has_log(url)
+    if not is_there:
+        raise InvalidInput(f"there is no store in {place}; `leftfold init` makes one")
 
 
 def check_stream_exists(store: EventStore, stream: str | None) -> None:

@@ -9,7 +9,7 @@ import msgspec
 from leftfold.app import App
 from leftfold.codec import RAW, EventCodec
 from leftfold.drive import BlockingDriver, Driver, LoopDriver
-from leftfold.errors import InvalidInput
+from leftfold.errors import InvalidInput, MissingExtra
 from leftfold.facade import AsyncEventStore, EventStore
 from leftfold.snapshot import SnapshotStore
 from leftfold.store import Store
@@ -19,16 +19,19 @@ from leftfold.stores.sqlite import SqliteStore
 from leftfold.stores.sqlite.connection import SqliteOptions
 from leftfold.stores.sqlite.snapshots import SNAPSHOTS_SUFFIX, SqliteSnapshots
 
-_FORMS = "sqlite:///relative/path.db, sqlite:////absolute/path.db, memory://"
+_FORMS = (
+    "sqlite:///relative/path.db, sqlite:////absolute/path.db, postgresql://host/database, memory://"
+)
 
 
 def open(url: str, codec: EventCodec | App = RAW, *, cached_states_max: int = 0) -> EventStore:
     """The store that `url` names, created where needed, for sync code.
 
     `sqlite:///bank.db` is a file beside the working directory, `sqlite:////var/lib/bank.db` an
-    absolute path, `memory://` a new empty store in memory. Options follow a question mark: see
-    `SqliteOptions`. `codec` may be an App, which has one. So many states of deciders as
-    `cached_states_max` says are remembered in the process, and a load then reads only what is new.
+    absolute path, `postgresql://host/database` a schema of a PostgreSQL database, `memory://` a new
+    empty store in memory. Options follow a question mark. `codec` may be an App, which has one. So
+    many states of deciders as `cached_states_max` says are remembered in the process, and a load
+    then reads only what is new.
     Raises InvalidInput, IncompatibleStore, StoreUnavailable.
     """
     store, snapshots = _open_stores(url, BlockingDriver())
@@ -62,9 +65,22 @@ def _open_stores(url: str, driver: Driver) -> tuple[Store, SnapshotStore]:
         path = _sqlite_path(url, parts.netloc, parts.path)
         store = SqliteStore(path, _sqlite_options(parts.query), driver=driver)
         return store, SqliteSnapshots(store.path + SNAPSHOTS_SUFFIX, driver)
+    if parts.scheme == "postgresql":
+        return _postgres_stores(url, driver)
     raise InvalidInput(
         f"unknown scheme {parts.scheme!r} in {url!r}; a store URL looks like {_FORMS}"
     )
+
+
+def _postgres_stores(url: str, driver: Driver) -> tuple[Store, SnapshotStore]:
+    try:
+        from leftfold.stores.postgres import PostgresStore
+        from leftfold.stores.postgres.options import parse_url
+    except ImportError as error:
+        raise MissingExtra("postgres", "a store on PostgreSQL") from error
+    dsn, options = parse_url(url)
+    store = PostgresStore(dsn, options, driver=driver)
+    return store, store.snapshots
 
 
 def _sqlite_path(url: str, netloc: str, path: str) -> str:

@@ -1,0 +1,8 @@
+"""The PostgreSQL store: an event log in a schema of a database, shared by any number of
+processes.
+"""
+
+from leftfold.stores.postgres.options import PostgresOptions
+from leftfold.stores.postgres.store import PostgresStore
+
+__all__ = ["PostgresOptions", "PostgresStore"]

@@ -1,0 +1,103 @@
+"""Connections to PostgreSQL in both colours, and what their errors mean."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import psycopg
+from psycopg.rows import tuple_row
+
+from leftfold.errors import LeftfoldError, StoreUnavailable
+
+_SERVER_IS_GONE = {"57P01", "57P02", "57P03", "57P05"}
+"""The server, or somebody, ended the connection, or the server is not up yet."""
+
+_PREPARED_ELSEWHERE = {"26000", "42P05"}
+"""A statement was prepared in another session than the one that is to run it."""
+
+
+class Link(Protocol):
+    """A connection. Each statement is a transaction of its own."""
+
+    async def fetch(self, statement: str, values: Sequence[Any] = ()) -> list[Any]:
+        """All rows of a statement. Raises psycopg.Error."""
+        ...
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether it is open, and not in the middle of something."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class SyncLink:
+    """A connection that blocks the calling thread: its coroutines never suspend."""
+
+    def __init__(self, connection: psycopg.Connection[Any]) -> None:
+        self._connection = connection
+
+    @classmethod
+    async def open(cls, dsn: str, prepare_threshold: int | None) -> SyncLink:
+        return cls(psycopg.connect(dsn, autocommit=True, prepare_threshold=prepare_threshold))
+
+    async def fetch(self, statement: str, values: Sequence[Any] = ()) -> list[Any]:
+        with self._connection.cursor(binary=True, row_factory=tuple_row) as cursor:
+            return cursor.execute(statement, values).fetchall()
+
+    @property
+    def is_usable(self) -> bool:
+        return _is_idle(self._connection)
+
+    async def close(self) -> None:
+        self._connection.close()
+
+
+class AsyncLink:
+    """A connection whose calls suspend the task."""
+
+    def __init__(self, connection: psycopg.AsyncConnection[Any]) -> None:
+        self._connection = connection
+
+    @classmethod
+    async def open(cls, dsn: str, prepare_threshold: int | None) -> AsyncLink:
+        connect = psycopg.AsyncConnection.connect
+        return cls(await connect(dsn, autocommit=True, prepare_threshold=prepare_threshold))
+
+    async def fetch(self, statement: str, values: Sequence[Any] = ()) -> list[Any]:
+        async with self._connection.cursor(binary=True, row_factory=tuple_row) as cursor:
+            await cursor.execute(statement, values)
+            return await cursor.fetchall()
+
+    @property
+    def is_usable(self) -> bool:
+        return _is_idle(self._connection)
+
+    async def close(self) -> None:
+        await self._connection.close()
+
+
+def _is_idle(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> bool:
+    idle = psycopg.pq.TransactionStatus.IDLE
+    return not connection.closed and connection.info.transaction_status == idle
+
+
+def is_lost(error: psycopg.Error) -> bool:
+    """Whether the connection is gone, and what it was at may have happened or not."""
+    if not isinstance(error, psycopg.OperationalError):
+        return False
+    state = error.sqlstate
+    return state is None or state.startswith("08") or state in _SERVER_IS_GONE
+
+
+def translate(error: psycopg.Error, place: str, outcome: str = "") -> LeftfoldError:
+    """What an error means to a caller, with what came of the call."""
+    reason = str(error).strip() or type(error).__name__
+    if isinstance(error, psycopg.errors.InsufficientPrivilege):
+        reason = f"{reason}; the role lacks a privilege"
+    elif error.sqlstate in _PREPARED_ELSEWHERE:
+        reason = f"{reason}; behind a pooler, add prepared_statements=false to the store URL"
+    elif isinstance(error, psycopg.errors.LockNotAvailable):
+        reason = "another transaction that writes to the same streams or tags does not end"
+    return StoreUnavailable(f"{place}: {reason}{outcome}")

@@ -1,0 +1,88 @@
+"""What can be set in the URL of a PostgreSQL store."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+import msgspec
+import psycopg
+from msgspec import Meta, Struct
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from leftfold.errors import InvalidInput
+
+_KEEPALIVES = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
+"""A server that is gone without a word is noticed after 25 seconds, not after hours."""
+
+
+class PostgresOptions(Struct, frozen=True, forbid_unknown_fields=True):
+    """What can be set in the query part of a store URL, beside the options of libpq:
+    `postgresql://localhost/app?schema=bank&sslmode=require`.
+    """
+
+    schema: str = "leftfold"
+    """Where the log is. A database may have several logs, each in a schema of its own."""
+    connect_timeout_s: Annotated[int, Meta(ge=2, le=3600)] = 10
+    """How long to wait for a server that does not answer, for each of its addresses."""
+    lock_timeout_s: Annotated[float, Meta(ge=0.001, le=3600)] = 10.0
+    """How long an append waits for another transaction that writes to the same streams or tags."""
+    reconnect_timeout_s: Annotated[float, Meta(ge=0, le=3600)] = 30.0
+    """How long calls wait for a server that was lost, such as one that is restarted."""
+    prepared_statements: bool = True
+    """False behind a pooler that gives each transaction another session, such as pgbouncer."""
+    readers_max: Annotated[int, Meta(ge=1, le=1000)] = 8
+    """Connections that read at the same time. One more writes."""
+    reader_timeout_s: Annotated[float, Meta(ge=0, le=3600)] = 10.0
+    """How long to wait for one of them."""
+
+    @property
+    def prepare_threshold(self) -> int | None:
+        """After so many runs psycopg prepares a statement; None: never."""
+        return 2 if self.prepared_statements else None
+
+    def __post_init__(self) -> None:
+        # As in names that need no quotes: nobody has to quote them by hand either.
+        if not re.fullmatch(r"(?!pg_)[a-z_][a-z0-9_]{0,62}", self.schema):
+            raise ValueError(
+                "a schema is named with a-z, 0-9 and _, not beginning with a digit or pg_, "
+                f"found {self.schema!r}"
+            )
+
+
+def parse_url(url: str) -> tuple[str, PostgresOptions]:
+    """What libpq is to know, and our options. Raises InvalidInput."""
+    parts = urlsplit(url, allow_fragments=False)
+    ours = {field.name for field in msgspec.structs.fields(PostgresOptions)}
+    try:
+        given = dict(parse_qsl(parts.query, strict_parsing=bool(parts.query)))
+        mine = {name: value for name, value in given.items() if name in ours}
+        options = msgspec.convert(mine, PostgresOptions, strict=False)
+        rest = urlencode({name: value for name, value in given.items() if name not in ours})
+        dsn = urlunsplit((parts.scheme, parts.netloc, parts.path, rest, ""))
+        conninfo_to_dict(dsn)
+    except (ValueError, psycopg.ProgrammingError) as error:
+        # The URL itself may hold a password.
+        raise InvalidInput(f"unusable options ?{parts.query} in the store URL: {error}") from None
+    return dsn, options
+
+
+def connection_string(dsn: str, options: PostgresOptions) -> str:
+    """What to connect with: `dsn`, and what it leaves open."""
+    try:
+        given = conninfo_to_dict(dsn)
+    except psycopg.ProgrammingError as error:
+        raise InvalidInput(f"unusable connection string: {error}") from None
+    defaults: dict[str, str | int] = {"application_name": "leftfold", **_KEEPALIVES}
+    left_open = {name: value for name, value in defaults.items() if name not in given}
+    timeout_s = options.connect_timeout_s
+    return make_conninfo(dsn, **left_open, connect_timeout=timeout_s, client_encoding="utf8")
+
+
+def place(dsn: str, options: PostgresOptions) -> str:
+    """Where the log is, for messages: without the password."""
+    given = conninfo_to_dict(dsn)
+    host = given.get("host") or given.get("hostaddr") or "the local socket"
+    port = f":{given['port']}" if "port" in given else ""
+    return f"schema {options.schema} of database {given.get('dbname', '')!r} on {host}{port}"

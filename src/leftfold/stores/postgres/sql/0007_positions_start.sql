@@ -1,0 +1,1 @@
+select setval('positions', 0);

@@ -1,0 +1,22 @@
+-- Hand out n positions, adjacent, and the time, both in one order for all.
+--
+-- The lock is taken in a block that is rolled back on purpose: that frees the lock and keeps the
+-- sequences and variables as they are. So it is held for microseconds, not until the commit, and a
+-- statement that is cancelled cannot leave it taken.
+create function alloc(n bigint, out first bigint, out at bigint) language plpgsql
+set search_path from current as $$
+begin
+  begin
+    perform pg_advisory_xact_lock('positions'::regclass::oid::integer, 0);
+    first := nextval('positions');
+    if n > 1 then
+      perform setval('positions', first + n - 1);
+    end if;
+    at := greatest(
+      (extract(epoch from clock_timestamp()) * 1000000)::bigint, (select last_value from clock));
+    perform setval('clock', at);
+    raise exception using errcode = 'LF001';
+  exception when sqlstate 'LF001' then
+    null;
+  end;
+end $$;

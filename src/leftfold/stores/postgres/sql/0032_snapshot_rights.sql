@@ -1,0 +1,1 @@
+revoke execute on function keep_snapshot from public;

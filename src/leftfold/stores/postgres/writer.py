@@ -1,0 +1,131 @@
+"""Writing groups of appends: one statement, which is one transaction, for a whole group."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from uuid import UUID
+
+import psycopg
+
+from leftfold.drive import run_sync
+from leftfold.errors import OutcomeUnknown
+from leftfold.event import Appended
+from leftfold.limits import APPEND_BYTES_MAX
+from leftfold.stores.group import Append, Outcome
+from leftfold.stores.postgres.appending import Appending
+from leftfold.stores.postgres.connection import SyncLink, is_lost, translate
+from leftfold.stores.postgres.options import PostgresOptions
+
+IMPATIENT_S = 0.05
+"""How long an append waits for a lock when the group that it was in has waited already."""
+CONFLICTS_MAX = 10
+"""Attempts of a group that the server rolls back for the sake of another transaction."""
+PAUSE_MAX_S = 0.5
+"""The longest pause between two attempts to reach a server that was lost."""
+_ROLLED_BACK = (
+    psycopg.errors.SerializationFailure,
+    psycopg.errors.DeadlockDetected,
+    # Somebody has recorded one of the ids meanwhile, in other streams: now it is known.
+    psycopg.errors.UniqueViolation,
+)
+
+
+class Writer:
+    """Writes on one connection; one thread at a time."""
+
+    def __init__(
+        self, dsn: str, place: str, options: PostgresOptions, appending: Appending
+    ) -> None:
+        self._dsn = dsn
+        self._place = place
+        self._options = options
+        self._appending = appending
+        self._link: SyncLink | None = None
+        self.told = 0
+        """A position up to which callers may have been told of events."""
+        self._is_sent = False
+        """Whether the group that is at work was sent."""
+        self._is_in_doubt = False
+        """Whether it was sent and its connection lost, so that it may be recorded, or be yet."""
+
+    def commit(self, appends: Sequence[Append]) -> list[Outcome]:
+        """Record those whose conditions hold; one outcome each, in order. Durable when this
+        returns.
+        """
+        outcomes: list[Outcome] = []
+        for group in _groups(appends):
+            self._is_sent = self._is_in_doubt = False
+            outcomes += self._commit(group)
+        return outcomes
+
+    def _commit(self, group: Sequence[Append], is_patient: bool = True) -> Sequence[Outcome]:
+        deadline_s = time.monotonic() + self._options.reconnect_timeout_s
+        conflicts, pause_s = 0, 0.001
+        while True:
+            try:
+                return self._attempt(group, is_patient)
+            except psycopg.Error as error:
+                failure = error
+            if is_lost(failure):
+                # Sent again: what the lost call has recorded is known by its ids then, and as it
+                # holds its locks until its end, there is no doubt that it has ended.
+                self._is_in_doubt = self._is_sent
+                if time.monotonic() >= deadline_s:
+                    return [self._failed(append, failure) for append in group]
+                time.sleep(pause_s)
+                pause_s = min(2 * pause_s, PAUSE_MAX_S)
+            elif isinstance(failure, _ROLLED_BACK) and conflicts < CONFLICTS_MAX:
+                conflicts += 1
+            elif len(group) > 1:
+                # Whatever it is, it may be the fault of one of them. All have waited for locks.
+                alone = [self._commit([append], is_patient=False) for append in group]
+                return [outcome for (outcome,) in alone]
+            else:
+                return [self._failed(group[0], failure)]
+
+    def _failed(self, append: Append, failure: psycopg.Error) -> Exception:
+        if not self._is_in_doubt:
+            return translate(failure, self._place, "; nothing was recorded")
+        ids = tuple(event.id for event in append.events)
+        return OutcomeUnknown(ids, str(translate(failure, self._place)))
+
+    def _attempt(self, group: Sequence[Append], is_patient: bool) -> list[Outcome]:
+        link = self._connected()
+        run_sync(self._appending.learn_kinds(link, group))
+        self._is_sent = True
+        lock_timeout_s = self._options.lock_timeout_s if is_patient else IMPATIENT_S
+        outcomes, last = run_sync(self._appending.append(link, group, lock_timeout_s))
+        positions = [each.position for each in outcomes if isinstance(each, Appended)]
+        self.told = max(self.told, *positions, last if len(positions) < len(group) else 0)
+        return outcomes
+
+    def _connected(self) -> SyncLink:
+        if self._link is None or not self._link.is_usable:
+            self.close()
+            self._link = run_sync(SyncLink.open(self._dsn, self._options.prepare_threshold))
+        return self._link
+
+    def close(self) -> None:
+        if self._link is not None:
+            run_sync(self._link.close())
+            self._link = None
+
+
+def _groups(appends: Sequence[Append]) -> Iterator[list[Append]]:
+    """The appends in groups that one statement can take: of bounded size, and where no two have an
+    event id in common, for the second one is judged by what has become of the first.
+    """
+    group: list[Append] = []
+    ids: set[UUID] = set()
+    size = 0
+    for append in appends:
+        mine = [event.id for event in append.events]
+        bytes_ = sum(len(event.data) for event in append.events)
+        if group and (size + bytes_ > APPEND_BYTES_MAX or not ids.isdisjoint(mine)):
+            yield group
+            group, ids, size = [], set(), 0
+        group.append(append)
+        ids.update(mine)
+        size += bytes_
+    yield group

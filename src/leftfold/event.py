@@ -214,9 +214,12 @@ class RecordedEvent(Struct, Generic[T], frozen=True, eq=False, gc=False):
         return unpack_metadata(self.packed_metadata)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, RecordedEvent) and msgspec.structs.astuple(
-            self
-        ) == msgspec.structs.astuple(other)
+        if not isinstance(other, RecordedEvent):
+            return False
+        *mine, my_metadata = msgspec.structs.astuple(self)
+        *others, other_metadata = msgspec.structs.astuple(other)
+        # Stores may pack metadata in other ways.
+        return mine == others and (my_metadata == other_metadata or self.metadata == other.metadata)
 
     def __hash__(self) -> int:
         return hash((self.position, self.id_bytes))

@@ -22,7 +22,7 @@ from leftfold.codec import EventCodec
 from leftfold.command import Handled
 from leftfold.decider import Boundary, Decider, state_encoder
 from leftfold.errors import LeftfoldError
-from leftfold.event import Event
+from leftfold.event import Event, record
 from leftfold.facade import EventStore
 from leftfold.loading import Step
 from leftfold.states import isolated
@@ -141,7 +141,7 @@ class _Checking:
         self._follow()
         _check_same(what, expected, found.events)
         recorded = tuple(each.data for each in self._plain.read(after=head))
-        _check_same("the events read back through the codec", found.events, recorded)
+        _check_same("the events in the log", found.events, recorded)
         self._look(boundary, found)
 
     def _decide(self, boundary: Boundary, command: Any) -> tuple[Any, ...] | type[Exception]:
@@ -150,12 +150,20 @@ class _Checking:
         try:
             decided = self._decider.decided(given, self._states[boundary][-1])
             outcome: Any = tuple(e.data if isinstance(e, Event) else e for e in decided)
+            self._check_codec(outcome)
         except LeftfoldError:
             raise
         except self._asked.rejections as rejection:
             outcome = type(rejection)
         _check_same("the command that decide was given", command, given)
         return cast("tuple[Any, ...] | type[Exception]", outcome)
+
+    def _check_codec(self, events: tuple[Any, ...]) -> None:
+        codec = self._plain.codec
+        encoded = [codec.encode(Event("check-1", data)) for data in events]
+        read = codec.decode_page([record(event, 1, 1, 0) for event in encoded])
+        what = "the events read back through the codec"
+        _check_same(what, events, tuple(event.data for event in read))
 
     def _follow(self) -> None:
         """Learn the new states from the log."""

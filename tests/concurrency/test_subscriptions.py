@@ -211,7 +211,7 @@ def test_a_task_that_stops_or_is_cancelled_leaves_nothing_behind(tmp_path, vfs):
 
 def leftfold_objects() -> int:
     gc.collect()
-    return sum(type(each).__module__.startswith("leftfold") for each in gc.get_objects())
+    return sum(str(type(each).__module__).startswith("leftfold") for each in gc.get_objects())
 
 
 def test_those_who_waited_leave_nothing_behind(tmp_path):

@@ -51,6 +51,8 @@ class EventCodec(Protocol):
 
     def encode(self, event: Event[Any]) -> Event[bytes]: ...
 
+    def read_back(self, encoded: Event[bytes]) -> Any: ...
+
     def decode_page(self, page: Sequence[RecordedEvent[bytes]]) -> list[RecordedEvent[Any]]: ...
 
     def decode_data(self, page: Sequence[RecordedEvent[bytes]]) -> list[Any] | None: ...
@@ -67,6 +69,9 @@ class RawCodec:
 
     def encode(self, event: Event[Any]) -> Event[bytes]:
         return event
+
+    def read_back(self, encoded: Event[bytes]) -> Any:
+        return encoded.data
 
     def decode_page(self, page: Sequence[RecordedEvent[bytes]]) -> list[RecordedEvent[Any]]:
         return list(page)
@@ -164,6 +169,10 @@ class Codec:
             schema_version=entry.version,
             occurred_at=event.occurred_at,
         )
+
+    def read_back(self, encoded: Event[bytes]) -> Any:
+        """The domain object that the log will give back for what `encode` has made."""
+        return self._by_name[encoded.type].decode(encoded.data)
 
     def decode(self, recorded: RecordedEvent[bytes]) -> list[RecordedEvent[Any]]:
         """The domain events that a recorded event means today: mostly one; an upcaster may make it

@@ -21,7 +21,7 @@ from leftfold.errors import (
     StoreClosed,
     StoreUnavailable,
 )
-from leftfold.event import Appended, Event, Metadata, RecordedEvent, new_id, record
+from leftfold.event import NO_METADATA, Appended, Event, Metadata, RecordedEvent, new_id
 from leftfold.limits import POSITION_MAX, check_integer, check_metadata
 from leftfold.loading import Loading, Parts
 from leftfold.query import ALL, Query, StreamVersion, select
@@ -188,9 +188,8 @@ class Handling(Generic[C, S]):
         codec = self._parts.codec
         encoded = [codec.encode(event) for event in made]
         # As the log will give them back: these have to be folded ever after.
-        read = codec.decode_page([record(event, 0, 0, 0) for event in encoded])
+        events = tuple(map(codec.read_back, encoded))
         mine = [index for index, event in enumerate(encoded) if self._loading.includes(event)]
-        events = tuple(event.data for event in read)
         state = self._state_after([events[index] for index in mine]) if encoded else None
         return _Decision(encoded, events, mine, state)
 
@@ -205,8 +204,8 @@ class Handling(Generic[C, S]):
         if not isinstance(decided, Event):
             decided = Event("", decided)
         metadata = self._metadata
-        check_metadata(decided.metadata)
-        if decided.metadata.extra:
+        if decided.metadata is not NO_METADATA:
+            check_metadata(decided.metadata)
             metadata = replace(metadata, extra={**metadata.extra, **decided.metadata.extra})
         stream = decided.stream or self._stream_of(decided.data)
         return replace(decided, stream=stream, id=self._id(index), metadata=metadata)

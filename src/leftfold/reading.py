@@ -43,12 +43,15 @@ class Decoding:
         self._codec = codec
         self.query = codec.resolve(check_is_query(query))
         self._residual = codec.residual(query)
-        self.key = f"{self.query} {self._residual or ''}"
-        """The same for queries that mean the same."""
 
     def page(self, page: list[RecordedEvent[bytes]]) -> Page:
         decoded, residual = self._codec.decode_page(page), self._residual
         return decoded if residual is None else [each for each in decoded if residual.matches(each)]
+
+    @property
+    def key(self) -> str:
+        """The same for queries that mean the same."""
+        return f"{self.query} {self._residual or ''}"
 
     def includes(self, event: Event[bytes]) -> bool:
         """Whether an event that is about to be appended would be among those that it decodes."""

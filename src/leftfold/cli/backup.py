@@ -38,7 +38,9 @@ def backup(session: Session, options: BackupOptions) -> None:
     timer, target = Timer(), options.destination.absolute()
     with session.open() as store:
         if not isinstance(store.store, SqliteStore):
-            raise InvalidInput(f"only an SQLite store is backed up so, found {session.url}")
+            raise InvalidInput(
+                "`backup` copies SQLite files; for a log on PostgreSQL use its own pg_dump"
+            )
         check_target(store.store.path, target, options.force)
         with bar("backup", 1) as shown:
             head = copy_file(store.store.path, target, shown.pages)

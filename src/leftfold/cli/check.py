@@ -10,6 +10,7 @@ import typer
 from msgspec import Struct
 
 from leftfold.app import App
+from leftfold.cli.doctor import without_password
 from leftfold.cli.progress import STEP_EVENTS, Timer, bar
 from leftfold.cli.scan import Problem, Scan, problem, problem_of
 from leftfold.cli.session import PROBLEMS, Session
@@ -182,7 +183,7 @@ def check(session: Session, options: CheckOptions) -> int:
                 problems.append(problem)
         run.scan.close()
     checked = Checked(
-        session.url,
+        without_password(session.url),
         run.head,
         run.scan.events,
         len(run.scan.versions),

@@ -11,6 +11,7 @@ import msgspec
 import typer
 from msgspec import Struct
 
+from leftfold.cli.doctor import without_password
 from leftfold.cli.interrupt import on_interrupt
 from leftfold.cli.options import Selection, Span
 from leftfold.cli.output import Listing
@@ -37,7 +38,7 @@ def init(session: Session) -> None:
     """Create the store. Where it is already, nothing changes."""
     with session.open(may_create=True) as store:
         path = getattr(store.store, "path", None)
-        result = Opened(session.url, path, store.head())
+        result = Opened(without_password(session.url), path, store.head())
     is_new = "a new store" if result.head == 0 else "the store is there already"
     session.output.document(result, is_new)
 

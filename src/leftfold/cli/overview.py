@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from typing import Annotated
 
+import msgspec
 import typer
 from msgspec import Struct
 
+from leftfold.cli.doctor import server_of, without_password
 from leftfold.cli.progress import Timer, bar, rate
 from leftfold.cli.session import Session
 from leftfold.cli.times import iso
@@ -114,6 +116,15 @@ class Stat(Struct, frozen=True):
     """How fast this command has read."""
 
 
+class PostgresStat(Stat, frozen=True):
+    """The log in numbers, on PostgreSQL."""
+
+    at_work: int
+    """Transactions that have appended and have not ended."""
+    oldest_at_work_s: float | None
+    """How long ago the oldest of them began, None where there is none, or it may not be seen."""
+
+
 class _Count:
     """What `stat` counts along the log."""
 
@@ -148,7 +159,7 @@ def stat(session: Session) -> None:
         first, last = count.first, count.last
         days = (last - first) / US_PER_DAY if first is not None and last is not None else 0
         result = Stat(
-            session.url,
+            without_password(session.url),
             head,
             count.events,
             len(count.streams),
@@ -161,7 +172,19 @@ def stat(session: Session) -> None:
             round(rate(count.events, days), 1) if days >= 1 else None,
             timer.rate(count.events),
         )
+    if session.url.startswith("postgresql:"):
+        result = _with_server(result, session.url)
     session.output.document(result)
+
+
+def _with_server(stat: Stat, url: str) -> PostgresStat:
+    with server_of(url) as server:
+        facts = server.facts()
+    held_s = [each.held_s for each in facts.at_work if each.held_s is not None]
+    stat = msgspec.structs.replace(stat, disk_bytes=facts.disk_bytes)
+    values = msgspec.structs.asdict(stat)
+    oldest_s = max(held_s, default=None)
+    return PostgresStat(**values, at_work=len(facts.at_work), oldest_at_work_s=oldest_s)
 
 
 def _disk_bytes(store: Store) -> int | None:

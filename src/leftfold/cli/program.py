@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from leftfold.cli import backup, check, copy, demo, export, imports, log, overview, states
+from leftfold.cli import backup, check, copy, demo, doctor, export, imports, log, overview, states
 from leftfold.cli.options import command
 from leftfold.cli.session import Globals
 
@@ -21,6 +21,7 @@ COMMANDS: dict[str, Callable[..., int | None]] = {
     "types": overview.types,
     "stat": overview.stat,
     "check": check.check,
+    "doctor": doctor.doctor,
     "state": states.state,
     "history": states.history,
     "export": export.export,

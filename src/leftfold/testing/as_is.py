@@ -24,6 +24,9 @@ class AsIs(RawCodec):
         number = str(len(self._kept) - 1).encode()
         return replace(event, data=number, type=type(event.data).__name__)
 
+    def read_back(self, encoded: Event[Any]) -> Any:
+        return isolated(self._kept[int(encoded.data)])
+
     def decode_page(self, page: Sequence[RecordedEvent[bytes]]) -> list[RecordedEvent[Any]]:
         return [replace(each, data=isolated(self._kept[int(each.data)])) for each in page]
 

@@ -42,6 +42,11 @@ class Face:
         cached_states_max: int = 0,
     ) -> None:
         check_integer("cached_states_max", cached_states_max, 0, POSITION_MAX)
+        if cached_states_max and not getattr(store, "appends_are_final", True):
+            raise InvalidInput(
+                "within a transaction no states are cached: it may be rolled back; leave "
+                "cached_states_max out"
+            )
         self.store = store
         self.codec: EventCodec = codec.codec if isinstance(codec, App) else codec
         self._turns = Turns(self._make_driver)

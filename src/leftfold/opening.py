@@ -56,7 +56,13 @@ async def aopen(
 def _open_stores(url: str, driver: Driver) -> tuple[Store, SnapshotStore]:
     if "://" not in str(url):
         raise InvalidInput(f"a store URL looks like {_FORMS}; found {url!r}")
-    parts = urlsplit(url, allow_fragments=False)
+    scheme = url.partition("://")[0]
+    if scheme in ("postgresql", "postgres"):
+        return _postgres_stores(url, driver)
+    try:
+        parts = urlsplit(url, allow_fragments=False)
+    except ValueError as error:
+        raise InvalidInput(f"the store URL cannot be read: {error}") from None
     if parts.scheme == "memory":
         if url != "memory://":
             raise InvalidInput(f"the memory store takes nothing after memory://, found {url!r}")
@@ -65,11 +71,7 @@ def _open_stores(url: str, driver: Driver) -> tuple[Store, SnapshotStore]:
         path = _sqlite_path(url, parts.netloc, parts.path)
         store = SqliteStore(path, _sqlite_options(parts.query), driver=driver)
         return store, SqliteSnapshots(store.path + SNAPSHOTS_SUFFIX, driver)
-    if parts.scheme == "postgresql":
-        return _postgres_stores(url, driver)
-    raise InvalidInput(
-        f"unknown scheme {parts.scheme!r} in {url!r}; a store URL looks like {_FORMS}"
-    )
+    raise InvalidInput(f"unknown scheme {scheme!r} in the store URL; it looks like {_FORMS}")
 
 
 def _postgres_stores(url: str, driver: Driver) -> tuple[Store, SnapshotStore]:

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import psycopg
@@ -19,10 +20,13 @@ from leftfold import (
     EventStore,
     IncompatibleStore,
     InvalidInput,
+    LeftfoldError,
     StoreClosed,
     StoreUnavailable,
     select,
 )
+from leftfold.stores.postgres.connection import is_lost
+from leftfold.stores.postgres.options import connection_string, parse_url
 from leftfold.stores.postgres.schema import MIGRATIONS
 
 
@@ -46,6 +50,47 @@ def log(server: Any) -> Iterator[EventStore]:
 
 def test_a_wrong_password(server: Any) -> None:
     refuses(server.url(user="postgres:wrong"), StoreUnavailable, "password", "127.0.0.1")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://u:s3cret%@h/db",
+        "postgresql://u:s3cret@[::1]x/app",
+        "postgresql://u:s3cret@[::1/app",
+        "postgres://u:s3cret%zz@h/db",
+        "mysql://u:s3cret@h/db",
+        "postgresql://u@h/db?password=s3cret&nonsense=1",
+        "postgresql://u@h/db?password=s3cret&readers_max=0",
+        "postgresql://u:a?s3cret@h",
+    ],
+)
+def test_no_password_in_a_message(url: str) -> None:
+    with pytest.raises(LeftfoldError) as caught:
+        leftfold.open(url)
+    assert "s3cret" not in str(caught.value)
+
+
+def test_urls_reach_libpq_as_they_are() -> None:
+    dsn, options = parse_url("postgres:///app?host=/tmp&options=-c%20x%3D5&schema=bank")
+    assert dsn == "postgres:///app?host=/tmp&options=-c%20x%3D5"
+    assert options.schema == "bank"
+    assert "connect_timeout=3 " in connection_string("host=h connect_timeout=3", options) + " "
+    assert "tcp_user_timeout=25000" in connection_string("host=h", options)
+
+
+@pytest.mark.parametrize(
+    ("state", "severity", "lost"),
+    [("53100", "PANIC", True), ("57P01", "FATAL", True), ("53100", "ERROR", False)],
+)
+def test_what_a_server_says_when_it_gives_up(state: str, severity: str, lost: bool) -> None:
+    class Failure(psycopg.errors.DiskFull):
+        sqlstate = state
+        diag = SimpleNamespace(severity_nonlocalized=severity)  # type: ignore[assignment]
+
+    assert is_lost(Failure()) is lost
+    assert is_lost(psycopg.OperationalError("the connection is lost"))
+    assert not is_lost(psycopg.ProgrammingError("can't adapt"))
 
 
 def test_a_missing_database(server: Any) -> None:

@@ -251,3 +251,22 @@ def test_a_cancelled_read_frees_its_connection(server: Any) -> None:
             assert await events.head() == 1
 
     asyncio.run(run())
+
+
+def test_another_log_behind_the_same_url(server: Any) -> None:
+    """As after a restore or a failover: what was remembered of the first one is of no use."""
+    url = server.new_log()
+    schema = url.rpartition("=")[2]
+    with leftfold.open(url) as events:
+        events.append([Event("a-1", b"{}", type=each) for each in ("One", "Two", "Three")])
+        assert len(list(events.read())) == 3
+        server.execute(f"DROP SCHEMA {schema} CASCADE")
+        with leftfold.open(url) as other:
+            other.append([Event("b-1", b"{}", type="Other")])
+            mine = "application_name = 'leftfold' AND pid <> pg_backend_pid()"
+            server.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {mine}")
+            events.append([Event("a-1", b"{}", type="Two")])
+            for store in (events, other):
+                found = [(each.stream, each.version, each.type) for each in store.read()]
+                assert found == [("b-1", 1, "Other"), ("a-1", 1, "Two")]
+                assert store.head() == 2

@@ -18,6 +18,7 @@ from leftfold import (
     Event,
     EventStore,
     InvalidInput,
+    StoreUnavailable,
     StreamVersion,
     select,
 )
@@ -137,3 +138,41 @@ def test_async(server: Any, events: EventStore) -> None:
             assert [each.version async for each in log.read()] == [1]
 
     asyncio.run(run())
+
+
+def test_cursors_of_the_connection_may_be_of_any_kind(server: Any, events: EventStore) -> None:
+    for number, kind in enumerate((psycopg.ClientCursor, psycopg.RawCursor)):
+        with psycopg.connect(server.url(), cursor_factory=kind) as connection:
+            EventStore(events.store.within(connection)).append([event(f"k-{number}")])
+    assert events.head() == 2
+
+
+def test_no_states_are_cached_of_what_may_be_rolled_back(server: Any, events: EventStore) -> None:
+    with psycopg.connect(server.url()) as connection:
+        mine = events.store.within(connection)
+        with pytest.raises(InvalidInput, match="cached_states_max"):
+            EventStore(mine, cached_states_max=10)
+        EventStore(mine)
+
+
+def test_a_connection_of_the_other_colour(server: Any, events: EventStore) -> None:
+    async def main() -> None:
+        connection = await psycopg.AsyncConnection.connect(server.url())
+        with pytest.raises(InvalidInput, match="found AsyncConnection"):
+            events.store.within(connection)
+        await connection.close()
+
+    asyncio.run(main())
+
+
+def test_waiting_for_an_event_id_has_an_end(server: Any) -> None:
+    twice = event("a-1")
+    with (
+        leftfold.open(f"{server.new_log()}&lock_timeout_s=0.2") as events,
+        psycopg.connect(server.url()) as connection,
+    ):
+        EventStore(events.store.within(connection)).append([twice])
+        with pytest.raises(StoreUnavailable, match="does not end"):
+            events.append([Event("b-1", b"{}", type="A", id=twice.id)])
+        connection.rollback()
+        events.append([twice])

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlsplit
 
 import apsw
 import msgspec
@@ -114,7 +114,7 @@ def doctor(session: Session) -> int:
     """Say what is wrong with a store, and what to do. The exit code is 1 if there is anything."""
     url = session.url
     facts: PostgresFacts | SqliteFacts
-    is_postgres = url.startswith("postgresql:")
+    is_postgres = url.startswith(("postgresql:", "postgres:"))
     facts, findings = _of_postgres(url) if is_postgres else _of_sqlite(session)
     diagnosis = Diagnosis(without_password(url), findings, facts)
     _report(session.output, diagnosis)
@@ -139,13 +139,14 @@ def _report(output: Output, diagnosis: Diagnosis) -> None:
 
 def without_password(url: str) -> str:
     """The URL of a store, for output."""
-    if not url.startswith("postgresql:"):
+    if not url.startswith(("postgresql:", "postgres:")):
         return url
-    parts = urlsplit(url, allow_fragments=False)
-    user, at, host = parts.netloc.rpartition("@")
-    query = [pair for pair in parse_qsl(parts.query) if pair[0] not in _PASSWORDS]
-    netloc = f"{user.partition(':')[0]}{at}{host}"
-    return urlunsplit((parts.scheme, netloc, parts.path, urlencode(query), ""))
+    base, _, query = url.partition("?")
+    scheme, _, rest = base.partition("://")
+    user, at, host = rest.rpartition("@")
+    pairs = [each for each in query.split("&") if each.partition("=")[0] not in _PASSWORDS]
+    shown = f"{scheme}://{user.partition(':')[0]}{at}{host}"
+    return f"{shown}?{'&'.join(pairs)}" if query else shown
 
 
 _REFUSED = "appends are refused"

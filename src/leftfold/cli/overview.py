@@ -172,7 +172,7 @@ def stat(session: Session) -> None:
             round(rate(count.events, days), 1) if days >= 1 else None,
             timer.rate(count.events),
         )
-    if session.url.startswith("postgresql:"):
+    if session.url.startswith(("postgresql:", "postgres:")):
         result = _with_server(result, session.url)
     session.output.document(result)
 

@@ -128,7 +128,7 @@ def _check_place(url: str, may_create: bool) -> None:
         raise InvalidInput("memory:// is empty in every command; a command needs a file")
     if may_create:
         return
-    if url.startswith("postgresql:"):
+    if url.startswith(("postgresql:", "postgres:")):
         _check_schema(url)
     path = path_of(url)
     if not path:

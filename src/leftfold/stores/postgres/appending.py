@@ -39,25 +39,33 @@ class Appending:
         sql = f"SELECT applied_at FROM {self._schema}.leftfold_migrations WHERE number = 1"
         return await link.fetch(sql)
 
-    async def learn_kinds(self, link: Link, group: Sequence[Append]) -> None:
-        """Make the kinds that the group needs. Not in the transaction that appends."""
+    def forget(self) -> None:
+        """Trust nothing that is remembered: a new connection may lead to another server, which was
+        restored from a backup or took over.
+        """
+        self._kinds = {}
+
+    async def learn_kinds(self, link: Link, group: Sequence[Append]) -> dict[Kind, int]:
+        """The ids of the kinds that the group needs. Not in the transaction that appends."""
         if len(self._kinds) > KINDS_CACHED_MAX:
             self._kinds = {}
+        known = self._kinds  # another thread may replace it
         needed = {kind_of(event) for append in group for event in append.events}
-        missing = sorted(needed - self._kinds.keys())
+        missing = sorted(needed - known.keys())
         if missing:
             columns: list[Any] = [list(column) for column in zip(*missing, strict=True)]
             sql = f"SELECT {self._schema}.intern_kinds(%s::text[], %s::text[], %s::int[])"
             ((ids,),) = await link.fetch(sql, columns)
-            self._kinds.update(zip(missing, ids, strict=True))
+            known.update(zip(missing, ids, strict=True))
+        return {kind: known[kind] for kind in needed}
 
     async def append(
-        self, link: Link, group: Sequence[Append], lock_timeout_s: float
+        self, link: Link, group: Sequence[Append], *, kinds: dict[Kind, int], lock_timeout_s: float
     ) -> tuple[list[Outcome], int]:
         """Record those whose conditions hold, in one statement; one outcome each, in order. Also
         the end of the log, settled or not.
         """
-        values = append_values(group, self._kinds, lock_timeout_s)
+        values = append_values(group, kinds, lock_timeout_s)
         ((*columns, last),) = await link.fetch(self._statement, values)
         versions = iter(columns.pop())
         outcomes = [

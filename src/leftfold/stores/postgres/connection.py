@@ -10,9 +10,6 @@ from psycopg.rows import tuple_row
 
 from leftfold.errors import LeftfoldError, StoreUnavailable
 
-_SERVER_IS_GONE = {"57P01", "57P02", "57P03", "57P05"}
-"""The server, or somebody, ended the connection, or the server is not up yet."""
-
 _PREPARED_ELSEWHERE = {"26000", "42P05"}
 """A statement was prepared in another session than the one that is to run it."""
 
@@ -43,8 +40,9 @@ class SyncLink:
         return cls(psycopg.connect(dsn, autocommit=True, prepare_threshold=prepare_threshold))
 
     async def fetch(self, statement: str, values: Sequence[Any] = ()) -> list[Any]:
-        with self._connection.cursor(binary=True, row_factory=tuple_row) as cursor:
-            return cursor.execute(statement, values).fetchall()
+        # Not the connection's own kind of cursor, which may be another in a caller's transaction.
+        with psycopg.Cursor(self._connection, row_factory=tuple_row) as cursor:
+            return cursor.execute(statement, values, binary=True).fetchall()
 
     @property
     def is_usable(self) -> bool:
@@ -66,8 +64,8 @@ class AsyncLink:
         return cls(await connect(dsn, autocommit=True, prepare_threshold=prepare_threshold))
 
     async def fetch(self, statement: str, values: Sequence[Any] = ()) -> list[Any]:
-        async with self._connection.cursor(binary=True, row_factory=tuple_row) as cursor:
-            await cursor.execute(statement, values)
+        async with psycopg.AsyncCursor(self._connection, row_factory=tuple_row) as cursor:
+            await cursor.execute(statement, values, binary=True)
             return await cursor.fetchall()
 
     @property
@@ -85,10 +83,10 @@ def _is_idle(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any])
 
 def is_lost(error: psycopg.Error) -> bool:
     """Whether the connection is gone, and what it was at may have happened or not."""
-    if not isinstance(error, psycopg.OperationalError):
+    if not isinstance(error, psycopg.DatabaseError) or isinstance(error, psycopg.ProgrammingError):
         return False
-    state = error.sqlstate
-    return state is None or state.startswith("08") or state in _SERVER_IS_GONE
+    # Whatever the reason, a server that gives up says FATAL or PANIC, or nothing at all.
+    return error.sqlstate is None or error.diag.severity_nonlocalized in ("FATAL", "PANIC")
 
 
 def translate(error: psycopg.Error, place: str, outcome: str = "") -> LeftfoldError:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from typing import Annotated, Any
+from urllib.parse import unquote
 
 import msgspec
 import psycopg
@@ -13,8 +13,15 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from leftfold.errors import InvalidInput
 
-_KEEPALIVES = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
-"""A server that is gone without a word is noticed after 25 seconds, not after hours."""
+_KEEPALIVES = {
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 25_000,
+}
+"""A server that is gone without a word is noticed after 25 seconds, not after hours. The last one
+is for what was sent and not acknowledged, in milliseconds.
+"""
 
 
 class PostgresOptions(Struct, frozen=True, forbid_unknown_fields=True):
@@ -53,31 +60,54 @@ class PostgresOptions(Struct, frozen=True, forbid_unknown_fields=True):
 
 def parse_url(url: str) -> tuple[str, PostgresOptions]:
     """What libpq is to know, and our options. Raises InvalidInput."""
-    parts = urlsplit(url, allow_fragments=False)
+    base, _, query = url.partition("?")
     ours = {field.name for field in msgspec.structs.fields(PostgresOptions)}
+    mine: dict[str, str] = {}
+    # What is not ours stays as it is, for libpq has its own rules.
+    rest: list[str] = []
+    for pair in filter(None, query.split("&")):
+        name, _, value = pair.partition("=")
+        if name in ours:
+            mine[name] = unquote(value)
+        else:
+            rest.append(pair)
     try:
-        given = dict(parse_qsl(parts.query, strict_parsing=bool(parts.query)))
-        mine = {name: value for name, value in given.items() if name in ours}
         options = msgspec.convert(mine, PostgresOptions, strict=False)
-        rest = urlencode({name: value for name, value in given.items() if name not in ours})
-        dsn = urlunsplit((parts.scheme, parts.netloc, parts.path, rest, ""))
-        conninfo_to_dict(dsn)
-    except (ValueError, psycopg.ProgrammingError) as error:
-        # The URL itself may hold a password.
-        raise InvalidInput(f"unusable options ?{parts.query} in the store URL: {error}") from None
+    except ValueError as error:
+        raise InvalidInput(f"unusable options in the store URL: {error}") from None
+    dsn = "?".join([base, "&".join(rest)] if rest else [base])
+    _parsed(base)
+    try:
+        _parsed(dsn)
+    except InvalidInput:
+        names = [pair.partition("=")[0] for pair in rest]
+        # What looks like no name may be part of a password.
+        told = ", ".join(name for name in names if re.fullmatch("[a-z_]+", name))
+        raise InvalidInput(f"unusable options in the store URL, one of: {told}") from None
     return dsn, options
+
+
+def _parsed(dsn: str) -> dict[str, Any]:
+    try:
+        return dict(conninfo_to_dict(dsn))
+    except psycopg.ProgrammingError:
+        # What libpq says may quote a password.
+        raise InvalidInput(
+            "the PostgreSQL URL cannot be read; in a password, special characters are written "
+            "with a percent sign, such as %25 for %"
+        ) from None
 
 
 def connection_string(dsn: str, options: PostgresOptions) -> str:
     """What to connect with: `dsn`, and what it leaves open."""
-    try:
-        given = conninfo_to_dict(dsn)
-    except psycopg.ProgrammingError as error:
-        raise InvalidInput(f"unusable connection string: {error}") from None
-    defaults: dict[str, str | int] = {"application_name": "leftfold", **_KEEPALIVES}
+    given = _parsed(dsn)
+    defaults: dict[str, str | int] = {
+        "application_name": "leftfold",
+        "connect_timeout": options.connect_timeout_s,
+        **_KEEPALIVES,
+    }
     left_open = {name: value for name, value in defaults.items() if name not in given}
-    timeout_s = options.connect_timeout_s
-    return make_conninfo(dsn, **left_open, connect_timeout=timeout_s, client_encoding="utf8")
+    return make_conninfo(dsn, **left_open, client_encoding="utf8")
 
 
 def place(dsn: str, options: PostgresOptions) -> str:

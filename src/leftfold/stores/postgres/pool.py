@@ -38,6 +38,8 @@ class LinkPool:
         self._free: deque[Link | None] = deque([None] * options.readers_max)
         self._waiting: deque[Any] = deque()
         self._closed = False
+        self.on_open: Callable[[], None] = lambda: None
+        """Called whenever a connection was made."""
 
     async def call(self, function: Callable[[Link], Awaitable[T]]) -> T:
         """What the function returns for a connection that nobody else uses meanwhile."""
@@ -60,6 +62,7 @@ class LinkPool:
             if link is None:
                 kind = SyncLink if self._driver.may_block else AsyncLink
                 link = await kind.open(self._dsn, self.options.prepare_threshold)
+                self.on_open()
             return await function(link)
         finally:
             await self._give_back(link)

@@ -78,6 +78,10 @@ class Reader:
         self._told = 0
         """A position that callers of this store have been told of, so they expect to see it."""
 
+    def forget(self) -> None:
+        """Trust nothing that was seen: a new connection may lead to another server."""
+        self._settled = self._told = 0
+
     def expect(self, position: int) -> None:
         """From now on, see the event at `position`, if it does not take too long."""
         self._told = max(self._told, position)

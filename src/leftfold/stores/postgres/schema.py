@@ -21,6 +21,9 @@ MIGRATIONS = sorted(
 )
 """Name and text. Number n, counted from 1, brings a schema from version n - 1 to n."""
 
+MIGRATION_WAIT_S = 60
+"""How long to wait for another process that brings the schema up to date."""
+
 _INSPECT = """SELECT pg_is_in_recovery(), current_setting('server_encoding'),
  to_regclass(%(schema)s || '.leftfold_migrations') IS NOT NULL,
  (SELECT count(*) FROM pg_class WHERE relnamespace = to_regnamespace(%(schema)s))"""
@@ -33,7 +36,9 @@ def migrate(connection: psycopg.Connection[Any], schema: str, place: str) -> Non
     if check_identity(connection, schema, place) == len(MIGRATIONS):
         return
     name = sql.Identifier(schema)
+    connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
     with connection.transaction():
+        connection.execute(f"SET LOCAL lock_timeout = '{MIGRATION_WAIT_S}s'")
         lock = "SELECT pg_advisory_xact_lock(hashtextextended('leftfold ' || %s, 0))"
         connection.execute(lock, [schema])
         if connection.execute("SELECT to_regnamespace(%s)", [schema]).fetchone() == (None,):

@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 
 from leftfold.drive import BlockingDriver, Driver
-from leftfold.errors import StoreClosed
+from leftfold.errors import InvalidInput, StoreClosed
 from leftfold.event import Appended, Event, RecordedEvent
 from leftfold.limits import check_read
 from leftfold.query import ALL, Bound, Condition, Query
@@ -55,6 +55,7 @@ class PostgresStore:
         self.snapshots = PostgresSnapshots(self._pool, dsn, self._driver)
         """Where snapshots of states of this log are kept. To be closed before the store."""
         self._reader = Reader(self._pool, self._options.schema, self._driver)
+        self._pool.on_open = self._forget
         self._group = GroupCommit(self._driver, self._commit)
         head: Any = self._head
         self._doorbell = Doorbell(_Native(self._driver), head)
@@ -74,6 +75,11 @@ class PostgresStore:
         Reads do not see such appends before the commit. Until then the locks of the appends are
         held, and no reader sees what others have appended after them: keep the transaction short.
         """
+        if isinstance(connection, psycopg.Connection) != self._driver.may_block:
+            found = type(connection).__name__
+            raise InvalidInput(
+                f"sync code takes a Connection, async code an AsyncConnection, found {found}"
+            )
         return Within(self, connection, self._pool, self._appending)
 
     @property
@@ -126,6 +132,10 @@ class PostgresStore:
         self._doorbell.ring()
         await self._pool.close()
         self._driver.close()
+
+    def _forget(self) -> None:
+        self._appending.forget()
+        self._reader.forget()
 
     def _refuse_if_unusable(self) -> None:
         if self._closed:

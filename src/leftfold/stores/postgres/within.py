@@ -21,6 +21,8 @@ AnyConnection = psycopg.Connection[Any] | psycopg.AsyncConnection[Any]
 class Within:
     """A store whose appends are part of the transaction of a connection."""
 
+    appends_are_final = False
+
     def __init__(
         self, store: Store, connection: AnyConnection, pool: LinkPool, appending: Appending
     ) -> None:
@@ -49,11 +51,13 @@ class Within:
                 "an append within a transaction needs one: begin it with connection.transaction()"
             )
         # Kinds of a log are for all, and made at once: nobody has to wait for this transaction.
-        await self._pool.call(lambda link: self._appending.learn_kinds(link, [append]))
+        kinds = await self._pool.call(lambda link: self._appending.learn_kinds(link, [append]))
         try:
             await self._refuse_another_log()
             timeout_s = self._pool.options.lock_timeout_s
-            (outcome,), _ = await self._appending.append(self._link, [append], timeout_s)
+            (outcome,), _ = await self._appending.append(
+                self._link, [append], kinds=kinds, lock_timeout_s=timeout_s
+            )
         except psycopg.Error as error:
             raise translate(error, self._pool.place, "; the transaction has failed") from error
         if isinstance(outcome, Appended):

@@ -18,7 +18,7 @@ from leftfold.stores.postgres.connection import SyncLink, is_lost, translate
 from leftfold.stores.postgres.options import PostgresOptions
 
 IMPATIENT_S = 0.05
-"""How long an append waits for a lock when the group that it was in has waited already."""
+"""How long an append waits for a lock at least, when others of its group have waited already."""
 CONFLICTS_MAX = 10
 """Attempts of a group that the server rolls back for the sake of another transaction."""
 PAUSE_MAX_S = 0.5
@@ -42,6 +42,8 @@ class Writer:
         self._options = options
         self._appending = appending
         self._link: SyncLink | None = None
+        self._deadline_s = 0.0
+        """When to give up a server that was lost."""
         self.told = 0
         """A position up to which callers may have been told of events."""
         self._is_sent = False
@@ -54,35 +56,45 @@ class Writer:
         returns.
         """
         outcomes: list[Outcome] = []
+        self._deadline_s = time.monotonic() + self._options.reconnect_timeout_s
         for group in _groups(appends):
             self._is_sent = self._is_in_doubt = False
-            outcomes += self._commit(group)
+            outcomes += self._commit(group, self._options.lock_timeout_s)
         return outcomes
 
-    def _commit(self, group: Sequence[Append], is_patient: bool = True) -> Sequence[Outcome]:
-        deadline_s = time.monotonic() + self._options.reconnect_timeout_s
+    def _commit(self, group: Sequence[Append], lock_timeout_s: float) -> Sequence[Outcome]:
         conflicts, pause_s = 0, 0.001
         while True:
             try:
-                return self._attempt(group, is_patient)
+                return self._attempt(group, lock_timeout_s)
             except psycopg.Error as error:
                 failure = error
             if is_lost(failure):
                 # Sent again: what the lost call has recorded is known by its ids then, and as it
                 # holds its locks until its end, there is no doubt that it has ended.
                 self._is_in_doubt = self._is_sent
-                if time.monotonic() >= deadline_s:
+                if time.monotonic() >= self._deadline_s:
                     return [self._failed(append, failure) for append in group]
                 time.sleep(pause_s)
                 pause_s = min(2 * pause_s, PAUSE_MAX_S)
             elif isinstance(failure, _ROLLED_BACK) and conflicts < CONFLICTS_MAX:
                 conflicts += 1
             elif len(group) > 1:
-                # Whatever it is, it may be the fault of one of them. All have waited for locks.
-                alone = [self._commit([append], is_patient=False) for append in group]
-                return [outcome for (outcome,) in alone]
+                # Whatever it is, it may be the fault of one of them.
+                return self._commit_each(group)
             else:
                 return [self._failed(group[0], failure)]
+
+    def _commit_each(self, group: Sequence[Append]) -> list[Outcome]:
+        """Each on its own; together they wait no longer for locks than one append may."""
+        outcomes: list[Outcome] = []
+        is_in_doubt = self._is_in_doubt
+        deadline_s = time.monotonic() + self._options.lock_timeout_s
+        for append in group:
+            self._is_in_doubt = is_in_doubt
+            left_s = max(IMPATIENT_S, deadline_s - time.monotonic())
+            outcomes += self._commit([append], min(left_s, self._options.lock_timeout_s))
+        return outcomes
 
     def _failed(self, append: Append, failure: psycopg.Error) -> Exception:
         if not self._is_in_doubt:
@@ -90,12 +102,12 @@ class Writer:
         ids = tuple(event.id for event in append.events)
         return OutcomeUnknown(ids, str(translate(failure, self._place)))
 
-    def _attempt(self, group: Sequence[Append], is_patient: bool) -> list[Outcome]:
+    def _attempt(self, group: Sequence[Append], lock_timeout_s: float) -> list[Outcome]:
         link = self._connected()
-        run_sync(self._appending.learn_kinds(link, group))
+        kinds = run_sync(self._appending.learn_kinds(link, group))
         self._is_sent = True
-        lock_timeout_s = self._options.lock_timeout_s if is_patient else IMPATIENT_S
-        outcomes, last = run_sync(self._appending.append(link, group, lock_timeout_s))
+        appending = self._appending.append(link, group, kinds=kinds, lock_timeout_s=lock_timeout_s)
+        outcomes, last = run_sync(appending)
         positions = [each.position for each in outcomes if isinstance(each, Appended)]
         self.told = max(self.told, *positions, last if len(positions) < len(group) else 0)
         return outcomes
@@ -104,6 +116,8 @@ class Writer:
         if self._link is None or not self._link.is_usable:
             self.close()
             self._link = run_sync(SyncLink.open(self._dsn, self._options.prepare_threshold))
+            self._appending.forget()
+            self.told = 0
         return self._link
 
     def close(self) -> None:

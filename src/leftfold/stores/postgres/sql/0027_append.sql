@@ -47,7 +47,6 @@ begin
   end if;
   perform set_config('lock_timeout', patience_ms::text, true);
   perform take_locks(shared_locks, exclusive_locks);
-  perform set_config('lock_timeout', callers_timeout, true);
   -- From here on each statement sees all that earlier holders of the locks have committed.
   known := array(
     select n from unnest(ids) with ordinality as given (id, n)
@@ -121,5 +120,7 @@ begin
       firsts[i] := run_first + firsts[i];
     end loop;
   end loop;
+  -- Only now: an insert may wait as well, for a transaction that has used the same event id.
+  perform set_config('lock_timeout', callers_timeout, true);
   select coalesce(max(position), 0) into last from events;
 end $$;

@@ -6,5 +6,5 @@ DATA = Path(__file__).parents[2] / "shared/data"
 
 
 def pytest_report_header() -> str:
-    found = "found" if DATA.is_dir() else "MISSING, so tests/acceptance is left out"
+    found = "found" if DATA.is_dir() else "MISSING, so what needs it is left out"
     return f"data for the acceptance tests ({DATA}): {found}"

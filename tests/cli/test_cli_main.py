@@ -28,7 +28,7 @@ def test_the_entry_point_is_there():
     module, name = project["scripts"]["leftfold"].split(":")
     assert callable(getattr(importlib.import_module(module), name))
     extras = project["optional-dependencies"]
-    assert {each.split(">")[0] for each in extras["cli"]} == {"typer", "rich"}
+    assert {each.split(">")[0] for each in extras["cli"]} == {"typer", "rich", "tzdata"}
 
 
 def test_without_the_extra_it_says_what_to_install(tmp_path):

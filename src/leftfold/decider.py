@@ -39,7 +39,7 @@ class Snapshots(Struct, frozen=True):
     they call changes what it returns.
 
     States are kept as msgpack of `state_type`, which is the type of the initial state unless given;
-    one that does not come back equal is not kept.
+    one that does not come back the same, types included, is not kept.
     """
 
     every: int | Callable[[Any, int], bool] = 100

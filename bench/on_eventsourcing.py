@@ -84,7 +84,7 @@ class Bank(Application):
         return f"journal_mode={found[0]}, synchronous={_SYNCHRONOUS[found[1]]}"
 
 
-def post(bank: Bank, accounts: list[Account], prepared: list[Command]) -> None:
+def post(bank: Application, accounts: list[Account], prepared: list[Command]) -> None:
     """Do the commands: post everything of one, then save the account."""
     for command in prepared:
         account = accounts[command.account]
@@ -100,9 +100,11 @@ class Writer(Subject):
         self._batch = batch
         self._synchronous = synchronous
 
+    def _opened(self, directory: Path) -> Application:
+        return Bank(directory / f"{self.name}.db".replace(" ", "-"), self._synchronous)
+
     def open(self, directory: Path) -> None:
-        path = directory / f"{self.name}.db".replace(" ", "-")
-        self._bank = Bank(path, self._synchronous)
+        self._bank = self._opened(directory)
         self._accounts = [Account() for _ in range(ACCOUNTS)]
         self._bank.save(*self._accounts)
 
@@ -153,11 +155,12 @@ class Reader(Subject):
         self._length = length
         self._own_reader = own_reader
 
+    def _opened(self, directory: Path) -> Application:
+        return Bank(directory / "eventsourcing-log.db", "FULL")
+
     def open(self, directory: Path) -> None:
-        path = directory / "eventsourcing-log.db"
-        is_new = not path.exists()
-        self._bank = Bank(path, "FULL")
-        if is_new:
+        self._bank = self._opened(directory)
+        if not self._bank.recorder.max_notification_id():
             accounts = [Account() for _ in range(ACCOUNTS)]
             self._bank.save(*accounts)
             post(self._bank, accounts, list(commands(self._length, 100)))

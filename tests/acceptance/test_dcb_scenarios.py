@@ -166,11 +166,10 @@ def test_all_scenarios_are_here() -> None:
 
 
 @pytest.mark.parametrize("number", range(28))
-@pytest.mark.parametrize("store", ["memory", "sqlite"])
-def test_scenario(number: int, store: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("store", ["memory", "sqlite", "postgresql"])
+def test_scenario(number: int, store: str, new_url: Callable[[str], str]) -> None:
     scenario, case = load()[number]
-    url = "memory://" if store == "memory" else f"sqlite:///{tmp_path}/log.db"
-    with leftfold.open(url) as es:
+    with leftfold.open(new_url(store)) as es:
         for given in case["givenEvents"] or ():
             es.append([scenario.event(given)])
         after = es.head()

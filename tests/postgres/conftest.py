@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from postgres_server import Server
-
-# Data of the acceptance tests: see tests/acceptance.
-if not (Path(__file__).parents[3] / "shared/data").is_dir() and os.environ.get("CI") != "true":
-    collect_ignore = ["test_postgres_scenarios.py"]
 
 
 @pytest.fixture(scope="session")

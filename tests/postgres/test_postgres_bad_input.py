@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,8 +24,11 @@ from leftfold import (
     LeftfoldError,
     StoreClosed,
     StoreUnavailable,
+    Version,
     select,
 )
+from leftfold.drive import run_sync
+from leftfold.snapshot import Snapshot
 from leftfold.stores.postgres.connection import is_lost
 from leftfold.stores.postgres.options import connection_string, parse_url
 from leftfold.stores.postgres.schema import MIGRATIONS
@@ -200,7 +204,7 @@ def roles(server: Any) -> Iterator[str]:
         GRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO teller, auditor;
         GRANT SELECT ON ALL SEQUENCES IN SCHEMA {schema} TO teller, auditor;
         GRANT EXECUTE ON FUNCTION {schema}.append, {schema}.intern_kinds TO teller;
-        GRANT EXECUTE ON FUNCTION {schema}.keep_snapshot TO teller
+        GRANT EXECUTE ON FUNCTION {schema}.keep_snapshot, {schema}.drop_snapshot TO teller
     """)
     yield schema
     server.execute("DROP OWNED BY teller, auditor; DROP ROLE teller, auditor")
@@ -251,6 +255,48 @@ def test_the_database_refuses_to_change_events(server: Any) -> None:
                 with pytest.raises(psycopg.errors.RestrictViolation, match="immutable"):
                     server.execute(f"{statement} {schema}.{table}{rest}")
         assert len(list(events.read(select(tags=["t:1"], types=["A"])))) == 1
+
+
+def test_data_that_is_nested_too_deeply_is_no_json_to_the_view(server: Any) -> None:
+    schema = server.new_schema()
+    with leftfold.open(f"{server.url()}?schema={schema}") as events:
+        data = b"[" * 1_000_000 + b"]" * 1_000_000
+        events.append([Event("a-1", data, type="Deep"), event("b-1")])
+    rows = server.execute(f"SELECT type, data IS NULL FROM {schema}.log ORDER BY position")
+    assert rows == [("Deep", True), ("A", False)]
+
+
+@pytest.mark.parametrize("name", ["order", "user", "select", "table", "leftfold"])
+def test_a_schema_may_be_named_by_a_word_of_sql(server: Any, name: str) -> None:
+    with leftfold.open(f"{server.url()}?schema={name}") as events:
+        events.append([event(tags=("t:1",)), event("b-1")])
+        assert len(list(events.read(select("a-1"), until=datetime.now(UTC)))) == 1
+        assert len(list(events.read(select(tags=["t:1"]), after=0, until=5, limit=1))) == 1
+        assert len(list(events.read(select("a-1"), until=Version(1)))) == 1
+        again = event("c-1")
+        events.append([again])
+        with pytest.raises(leftfold.DuplicateEvent):
+            events.append([again, event("c-1")])
+        with psycopg.connect(server.url()) as connection:
+            EventStore(events.store.within(connection)).append([event()])  # type: ignore[attr-defined]
+        snapshots = events.store.snapshots
+        snapshot = Snapshot("a-1", "f", 1, 1, b"id", 1, b"data")
+        snapshots.keep("a-1", lambda: snapshot)
+        snapshots._background.close()
+        found = snapshots.find("a-1", "f", version_max=9, recorded_us_max=2**60)
+        assert run_sync(found) == snapshot
+        run_sync(snapshots.drop(snapshot))
+        run_sync(events.store.wait(0, 60))
+        until_told(events.store)
+    server.execute(f'DROP SCHEMA "{name}" CASCADE')
+
+
+def until_told(store: Any) -> None:
+    """Until others were notified of all appends."""
+    deadline_s = time.monotonic() + 60
+    while store._news._due or store._news._told:
+        assert time.monotonic() < deadline_s
+        time.sleep(0.005)
 
 
 def test_the_view_shows_names_times_and_json(server: Any) -> None:
@@ -317,19 +363,35 @@ def test_all_readers_are_busy(server: Any) -> None:
 
 
 def test_a_fork_is_refused(server: Any) -> None:
-    with leftfold.open(server.new_log()) as events:
+    snapshot = Snapshot("a-1", "f", 1, 1, b"id", 1, b"data")
+    with leftfold.open(server.new_log()) as events, psycopg.connect(server.url()) as connection:
+        store: Any = events.store
         events.append([event()])
+        store.snapshots.keep("a-1", lambda: snapshot)
+        within = EventStore(store.within(connection))
         pid = os.fork()
         if not pid:
             refused = 0
-            for use in (events.head, lambda: events.append([event()]), events.close):
+            for use in (
+                events.head,
+                lambda: events.append([event()]),
+                lambda: within.append([event()]),
+                lambda: run_sync(store.wait(0, 60)),
+                events.close,
+            ):
                 try:
                     use()
                 except StoreClosed:
                     refused += 1
+            found = store.snapshots.find("a-1", "f", version_max=9, recorded_us_max=2**60)
+            refused += run_sync(found) is None
+            jobs = store.snapshots._background._jobs
+            before = jobs.qsize()
+            store.snapshots.keep("a-1", lambda: snapshot)
+            refused += jobs.qsize() == before
             os._exit(refused)
-        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 2
-        assert events.append([event()]).versions == {"a-1": 2}
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 6
+        assert within.append([event()]).versions == {"a-1": 2}
 
 
 def test_without_psycopg_the_extra_is_named(monkeypatch: Any) -> None:

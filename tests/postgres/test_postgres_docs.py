@@ -11,6 +11,7 @@ import msgspec
 import leftfold
 from leftfold.stores.doorbell import POLL_S
 from leftfold.stores.postgres import PostgresOptions
+from leftfold.stores.postgres.news import GAP_S, LINGER_S, NOTIFIED_POLL_S
 from leftfold.stores.postgres.reader import OWN_WAIT_S
 from leftfold.stores.postgres.snapshots import KEPT_MAX
 
@@ -50,6 +51,10 @@ def test_columns_tables_and_functions_are_those_of_the_schema(server: Any) -> No
 
 def test_numbers_in_the_text_are_those_of_the_code() -> None:
     assert f"the last {KEPT_MAX} of each stream" in REFERENCE
+    assert f"for {LINGER_S:.0f} seconds" in REFERENCE
+    assert f"every {GAP_S * 1000:.0f} milliseconds" in REFERENCE
+    assert NOTIFIED_POLL_S == 1.0
+    assert "every second" in HOW_TO
     assert f"every {POLL_S * 1000:.0f} milliseconds" in HOW_TO
     assert OWN_WAIT_S == 1.0
     assert "wait up to a second" in HOW_TO

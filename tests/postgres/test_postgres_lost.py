@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
+import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -15,6 +17,7 @@ import pytest
 
 import leftfold
 from leftfold import Event, OutcomeUnknown, StoreUnavailable
+from leftfold.stores.postgres import pool
 
 PATIENCE_S = 60
 # At its commit a transaction waits for a lock of the test.
@@ -157,7 +160,9 @@ def shut_down(connection: socket.socket) -> None:
     connection.close()
 
 
-def test_an_answer_that_is_lost_after_the_commit(server: Any) -> None:
+def test_an_answer_that_is_lost_after_the_commit(server: Any, monkeypatch: Any) -> None:
+    # Its answers would be lost in place of those that are meant.
+    monkeypatch.setattr("leftfold.stores.postgres.news.News.tell", lambda *_: None)
     schema = server.new_schema()
     proxy = Proxy(server.port)
     url = server.url().replace(str(server.port), str(proxy.port)) + f"?schema={schema}"
@@ -253,6 +258,63 @@ def test_a_cancelled_read_frees_its_connection(server: Any) -> None:
     asyncio.run(run())
 
 
+def test_a_cancelled_reader_does_not_stand_in_line(server: Any) -> None:
+    async def run() -> None:
+        async with await leftfold.aopen(f"{server.new_log()}&readers_max=1") as events:
+            pool = events.store._pool
+            taken = pool._free.pop()
+            task = asyncio.create_task(events.head())
+            while not pool._waiting:
+                await asyncio.sleep(0.001)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            assert not pool._waiting
+            pool._free.append(taken)
+            assert await events.head() == 0
+
+    asyncio.run(run())
+
+
+def interrupted_at(number: int, use: Callable[[], Any]) -> bool:
+    """Whether a use was interrupted, before the bytecode of a number in the file `pool.py`."""
+    left = number
+
+    def trace(frame: Any, kind: str, _: object) -> Any:
+        nonlocal left
+        if frame.f_code.co_filename != pool.__file__:
+            return None
+        frame.f_trace_opcodes = True
+        if kind == "opcode":
+            left -= 1
+            if left == 0:
+                raise KeyboardInterrupt
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        use()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(before)
+    return False
+
+
+# Where it is interrupted, Python finds coroutines that nobody runs.
+@pytest.mark.filterwarnings("ignore::RuntimeWarning", "ignore::ResourceWarning")
+def test_an_interrupt_at_every_bytecode_loses_no_place(server: Any) -> None:
+    with leftfold.open(f"{server.new_log()}&readers_max=2") as events:
+        events.head()
+        number = 1
+        while interrupted_at(number, events.head):
+            assert len(events.store._pool._free) == 2, number  # type: ignore[attr-defined]
+            number += 1
+        assert number > 100, "hardly any place was found"
+        assert events.head() == 0
+    gc.collect()
+
+
 def test_another_log_behind_the_same_url(server: Any) -> None:
     """As after a restore or a failover: what was remembered of the first one is of no use."""
     url = server.new_log()
@@ -270,3 +332,30 @@ def test_another_log_behind_the_same_url(server: Any) -> None:
                 found = [(each.stream, each.version, each.type) for each in store.read()]
                 assert found == [("b-1", 1, "Other"), ("a-1", 1, "Two")]
                 assert store.head() == 2
+
+
+UPGRADE = """DROP VIEW {0}.log;
+ALTER TABLE {0}.events ALTER COLUMN actor TYPE varchar, ALTER COLUMN causation_id TYPE varchar"""
+
+
+def test_what_was_prepared_before_an_upgrade(server: Any) -> None:
+    schema = server.new_schema()
+    url = f"{server.url()}?schema={schema}"
+    with leftfold.open(url) as events:
+        events.append([event()])
+        for _ in range(4):
+            assert len(list(events.read())) == 1
+        server.execute(UPGRADE.format(schema))
+        for number in range(2, 5):
+            assert len(list(events.read())) == number - 1
+            assert events.append([event()]).versions == {"a-1": number}
+
+    async def run() -> None:
+        async with await leftfold.aopen(url) as log:
+            for _ in range(4):
+                assert len([each async for each in log.read()]) == 4
+            back = "ALTER TABLE {0}.events ALTER COLUMN actor TYPE text"
+            server.execute(back.format(schema))
+            assert len([each async for each in log.read()]) == 4
+
+    asyncio.run(run())

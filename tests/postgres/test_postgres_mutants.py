@@ -28,7 +28,8 @@ LANGUAGE sql VOLATILE AS $$
   FROM {0}.positions
 $$"""
 """Readers stop below the oldest transaction that is at work, and nothing else."""
-UNLOCKED = """CREATE OR REPLACE FUNCTION {0}.take_locks(shared text[], exclusive text[])
+UNLOCKED = """CREATE OR REPLACE FUNCTION {0}.take_locks(
+  shared text[], exclusive text[], give_up_at timestamptz)
 RETURNS void LANGUAGE sql AS 'SELECT'"""
 UNANNOUNCED = "CREATE OR REPLACE FUNCTION {0}.announce() RETURNS void LANGUAGE sql AS 'SELECT'"
 

@@ -6,8 +6,9 @@ import os
 import shutil
 import socket
 import subprocess
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 
 import leftfold
 from leftfold import Event, EventStore, NoneMatch, StoreUnavailable, select
+from leftfold.stores.postgres.news import Line
 
 PGBOUNCER = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
 NOBODY = 65534
@@ -60,6 +62,13 @@ def wait_for(port: int) -> None:
             time.sleep(0.02)
 
 
+def until(is_true: Callable[[], bool]) -> None:
+    deadline_s = time.monotonic() + PATIENCE_S
+    while not is_true():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.02)
+
+
 def use(one: EventStore, other: EventStore) -> int:
     """How many events two stores see that take turns."""
     for number in range(20):
@@ -76,6 +85,24 @@ if PGBOUNCER:
         url = f"{pooled}&prepared_statements=false"
         with leftfold.open(url) as one, leftfold.open(url) as other:
             assert use(one, other) == 40
+
+    def test_who_waits_is_not_let_down_by_notifications_that_do_not_arrive(
+        pooled: str, monkeypatch: Any
+    ) -> None:
+        asked: list[bool] = []
+        listen = Line.listen
+        monkeypatch.setattr(Line, "listen", lambda line: asked.append(listen(line)) or asked[-1])
+        monkeypatch.setattr("leftfold.stores.postgres.news.NOTIFIED_POLL_S", 3600)
+        url = f"{pooled}&prepared_statements=false"
+        with leftfold.open(url) as one, leftfold.open(url) as other, one.subscribe() as news:
+            for number in range(1, 4):
+                waiting = threading.Thread(target=next, args=(news,), daemon=True)
+                waiting.start()
+                until(lambda: bool(asked))
+                other.append([Event("a-1", b"{}", type="A")])
+                waiting.join(PATIENCE_S)
+                assert not waiting.is_alive(), number
+        assert asked == [False]
 
     def test_with_prepared_statements_it_says_what_to_do(pooled: str) -> None:
         with (

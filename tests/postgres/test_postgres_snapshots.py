@@ -13,6 +13,7 @@ from msgspec import Struct
 
 import leftfold
 from leftfold import Codec, Decider, EventStore, Snapshots
+from leftfold.drive import run_sync
 from leftfold.snapshot import Snapshot
 from leftfold.stores.postgres.snapshots import KEPT_MAX
 
@@ -131,3 +132,27 @@ def test_async(server: Any, schema: str) -> None:
 
     asyncio.run(run())
     assert server.execute(f"SELECT count(*) > 0 FROM {schema}.snapshots") == [(True,)]
+
+
+def test_an_application_may_keep_and_drop_them(server: Any, schema: str) -> None:
+    leftfold.open(f"{server.url()}?schema={schema}").close()
+    server.execute(f"""
+        CREATE ROLE keeper LOGIN PASSWORD 'secret';
+        GRANT USAGE ON SCHEMA {schema} TO keeper;
+        GRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO keeper;
+        GRANT EXECUTE ON FUNCTION {schema}.keep_snapshot, {schema}.drop_snapshot TO keeper
+    """)
+    try:
+        with leftfold.open(f"{server.url(user='keeper:secret')}?schema={schema}") as events:
+            snapshots = events.store.snapshots
+            kept = [Snapshot("key", "f", version, 1, b"id", 1, b"data") for version in (1, 2)]
+            for each in kept:
+                snapshots.keep("key", lambda each=each: each)
+            snapshots._background.close()
+            for expected in (kept[1], kept[0], None):
+                find = snapshots.find("key", "f", version_max=9, recorded_us_max=9)
+                assert run_sync(find) == expected
+                if expected:
+                    run_sync(snapshots.drop(expected))
+    finally:
+        server.execute("DROP OWNED BY keeper; DROP ROLE keeper")

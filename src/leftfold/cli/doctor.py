@@ -239,7 +239,7 @@ def server_of(url: str) -> Iterator[Server]:
         # Behind a pooler a statement may be prepared in another session.
         conninfo, more = connection_string(dsn, options), {"prepare_threshold": None}
         with psycopg.connect(conninfo, autocommit=True, **more) as connection:
-            yield Server(connection, options.schema)
+            yield Server(connection, options.schema_sql)
     except psycopg.Error as error:
         raise meant(error, place) from error
 

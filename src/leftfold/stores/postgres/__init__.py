@@ -2,7 +2,8 @@
 processes.
 """
 
+from leftfold.stores.postgres.database import PostgresDatabase
 from leftfold.stores.postgres.options import PostgresOptions
 from leftfold.stores.postgres.store import PostgresStore
 
-__all__ = ["PostgresOptions", "PostgresStore"]
+__all__ = ["PostgresDatabase", "PostgresOptions", "PostgresStore"]

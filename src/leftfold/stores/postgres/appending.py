@@ -60,12 +60,19 @@ class Appending:
         return {kind: known[kind] for kind in needed}
 
     async def append(
-        self, link: Link, group: Sequence[Append], *, kinds: dict[Kind, int], lock_timeout_s: float
+        self,
+        link: Link,
+        group: Sequence[Append],
+        *,
+        kinds: dict[Kind, int],
+        lock_timeout_s: float,
+        kept: Sequence[int] = (),
     ) -> tuple[list[Outcome], int]:
         """Record those whose conditions hold, in one statement; one outcome each, in order. Also
-        the end of the log, settled or not.
+        the end of the log, settled or not. `kept` are the builds of inline projections that the
+        caller keeps in the same transaction.
         """
-        values = append_values(group, kinds, lock_timeout_s)
+        values = append_values(group, kinds, lock_timeout_s, kept)
         ((*columns, last),) = await link.fetch(self._statement, values)
         versions = iter(columns.pop())
         outcomes = [

@@ -15,7 +15,7 @@ from leftfold.stores.postgres.reader import query_items
 Kind = tuple[str, str, int]
 """Type, category and schema version."""
 
-_LOCKS = ["integer", "text[]", "text[]"]
+_LOCKS = ["integer", "bigint[]", "text[]", "text[]"]
 _APPENDS = ["text[]", "integer[]", "jsonb[]", "boolean[]"]
 _EVENTS = ["integer[]", "integer[]", "uuid[]", "bigint[]", *["text[]"] * 5, "jsonb[]", "bytea[]"]
 _ARGUMENTS = ", ".join(f"%s::{type}" for type in [*_LOCKS, *_APPENDS, *_EVENTS])
@@ -32,9 +32,11 @@ def kind_of(event: Event[bytes]) -> Kind:
 
 
 def append_values(
-    appends: Sequence[Append], kinds: Mapping[Kind, int], patience_s: float
+    appends: Sequence[Append], kinds: Mapping[Kind, int], patience_s: float, kept: Sequence[int]
 ) -> list[Any]:
-    """The arguments of `append`. `kinds` has the id of each kind."""
+    """The arguments of `append`. `kinds` has the id of each kind, `kept` are the builds of inline
+    projections that the transaction keeps.
+    """
     streams: dict[str, int] = {}
     conditions = [_conditions(append.conditions, streams) for append in appends]
     locks = _Locks()
@@ -44,6 +46,7 @@ def append_values(
     places = [streams.setdefault(event.stream, len(streams) + 1) for event in events]
     return [
         round(patience_s * 1000),
+        [*kept],
         [*locks.shared],
         [*locks.exclusive],
         list(streams),

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any, Protocol
 
 import psycopg
 from psycopg.rows import tuple_row
 
-from leftfold.errors import LeftfoldError, StoreUnavailable
+from leftfold.errors import LeftfoldError, ProjectionRefused, StoreUnavailable
+from leftfold.projection.keeping import refusal
 
-_PREPARED_ELSEWHERE = {"26000", "42P05"}
-"""A statement was prepared in another session than the one that is to run it."""
+_PAUSE_S = 0.001
+_PAUSE_MAX_S = 0.5
+UNKEPT = "LF003"
+"""What `append` raises, with the names of inline projections that are not kept."""
+_PREPARED_ELSEWHERE = {"26000", "42P05", "08P01"}
+"""A statement was prepared in another session than the one that is to run it, or another one was
+prepared there by its name.
+"""
 
 
 class Link(Protocol):
@@ -23,7 +31,7 @@ class Link(Protocol):
 
     @property
     def is_usable(self) -> bool:
-        """Whether it is open, and not in the middle of something."""
+        """Whether it is open, up to date, and not in the middle of something."""
         ...
 
     async def close(self) -> None: ...
@@ -33,7 +41,8 @@ class SyncLink:
     """A connection that blocks the calling thread: its coroutines never suspend."""
 
     def __init__(self, connection: psycopg.Connection[Any]) -> None:
-        self._connection = connection
+        self.connection = self._connection = connection
+        self._is_outdated = False
 
     @classmethod
     async def open(cls, dsn: str, prepare_threshold: int | None) -> SyncLink:
@@ -42,11 +51,17 @@ class SyncLink:
     async def fetch(self, statement: str, values: Sequence[Any] = ()) -> list[Any]:
         # Not the connection's own kind of cursor, which may be another in a caller's transaction.
         with psycopg.Cursor(self._connection, row_factory=tuple_row) as cursor:
-            return cursor.execute(statement, values, binary=True).fetchall()
+            try:
+                cursor.execute(statement, values, binary=True)
+            except psycopg.errors.FeatureNotSupported:
+                # What was prepared may be of tables that were changed since, by an upgrade.
+                self._is_outdated = True
+                cursor.execute(statement, values, binary=True, prepare=False)
+            return cursor.fetchall()
 
     @property
     def is_usable(self) -> bool:
-        return _is_idle(self._connection)
+        return not self._is_outdated and _is_idle(self._connection)
 
     async def close(self) -> None:
         self._connection.close()
@@ -57,6 +72,7 @@ class AsyncLink:
 
     def __init__(self, connection: psycopg.AsyncConnection[Any]) -> None:
         self._connection = connection
+        self._is_outdated = False
 
     @classmethod
     async def open(cls, dsn: str, prepare_threshold: int | None) -> AsyncLink:
@@ -65,12 +81,17 @@ class AsyncLink:
 
     async def fetch(self, statement: str, values: Sequence[Any] = ()) -> list[Any]:
         async with psycopg.AsyncCursor(self._connection, row_factory=tuple_row) as cursor:
-            await cursor.execute(statement, values, binary=True)
+            try:
+                await cursor.execute(statement, values, binary=True)
+            except psycopg.errors.FeatureNotSupported:
+                # See SyncLink.
+                self._is_outdated = True
+                await cursor.execute(statement, values, binary=True, prepare=False)
             return await cursor.fetchall()
 
     @property
     def is_usable(self) -> bool:
-        return _is_idle(self._connection)
+        return not self._is_outdated and _is_idle(self._connection)
 
     async def close(self) -> None:
         await self._connection.close()
@@ -79,6 +100,24 @@ class AsyncLink:
 def _is_idle(connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> bool:
     idle = psycopg.pq.TransactionStatus.IDLE
     return not connection.closed and connection.info.transaction_status == idle
+
+
+class Retry:
+    """When to try again to reach a server that was lost, and for how long."""
+
+    def __init__(self, timeout_s: float) -> None:
+        self._deadline_s = time.monotonic() + timeout_s
+        self._next_s = _PAUSE_S
+
+    @property
+    def is_over(self) -> bool:
+        return time.monotonic() >= self._deadline_s
+
+    def pause_s(self) -> float:
+        """How long to pause before the next attempt: longer each time."""
+        pause_s = self._next_s
+        self._next_s = min(2 * pause_s, _PAUSE_MAX_S)
+        return pause_s
 
 
 def is_lost(error: psycopg.Error) -> bool:
@@ -92,6 +131,8 @@ def is_lost(error: psycopg.Error) -> bool:
 def translate(error: psycopg.Error, place: str, outcome: str = "") -> LeftfoldError:
     """What an error means to a caller, with what came of the call."""
     reason = str(error).strip() or type(error).__name__
+    if error.sqlstate == UNKEPT:
+        return ProjectionRefused(f"{place}: {refusal([error.diag.message_primary or ''])}{outcome}")
     if isinstance(error, psycopg.errors.InsufficientPrivilege):
         reason = f"{reason}; the role lacks a privilege"
     elif error.sqlstate in _PREPARED_ELSEWHERE:

@@ -45,6 +45,16 @@ class PostgresOptions(Struct, frozen=True, forbid_unknown_fields=True):
     """How long to wait for one of them."""
 
     @property
+    def schema_sql(self) -> str:
+        """The schema as SQL names it: it may be a word of SQL."""
+        return f'"{self.schema}"'
+
+    @property
+    def views_schema(self) -> str:
+        """Where the read models are that are kept beside the log."""
+        return f"{self.schema}_views"
+
+    @property
     def prepare_threshold(self) -> int | None:
         """After so many runs psycopg prepares a statement; None: never."""
         return 2 if self.prepared_statements else None

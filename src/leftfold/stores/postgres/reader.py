@@ -7,8 +7,9 @@ read after the head was, and what it is made of cannot move.
 from __future__ import annotations
 
 import time
+from collections.abc import Awaitable, Callable
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -20,6 +21,8 @@ from leftfold.query import ALL, Bound, Query, Version
 from leftfold.stores.postgres.connection import Link
 from leftfold.stores.postgres.pool import LinkPool
 
+T = TypeVar("T")
+
 OWN_WAIT_S = 1.0
 """How long a reader waits for what callers of its store were told of, while another append is at
 work that has drawn lower positions. Then they may see it later.
@@ -29,7 +32,7 @@ MOMENT_WAIT_S = 10.0
 PAUSE_S = 0.002
 """How long it waits before it looks again."""
 
-_COLUMNS = """position, stream, version, type, data, tags, schema_version, uuid_send(e.id),
+EVENT_COLUMNS = """position, stream, version, type, data, tags, schema_version, uuid_send(e.id),
  recorded_at, occurred_at, correlation_id, causation_id, command_id, actor, metadata"""
 
 
@@ -88,10 +91,10 @@ class Reader:
 
     async def head(self) -> int:
         """The position of the last event that is settled."""
-        return await self._pool.call(self._head)
+        return await self._patiently(self._head)
 
     async def page(self, request: PageRequest) -> list[RecordedEvent[bytes]]:
-        async def read(link: Link) -> list[Any]:
+        async def read(link: Link) -> list[Any] | None:
             settled = self._settled
             if request.is_settled_at(settled) and not request.is_about_time:
                 return await self._page(link, request, settled)
@@ -99,30 +102,41 @@ class Reader:
                 page = await self._page(link, request, settled)
                 if len(page) == request.limit:
                     return page
-            if request.is_about_time:
-                await self._settle(link)
-            return await self._page(link, request, await self._head(link))
+            head = await self._head(link)
+            return None if head is None else await self._page(link, request, head)
 
-        return [_recorded(row) for row in await self._pool.call(read)]
+        if request.is_about_time:
+            await self._settle()
+        return [recorded(row) for row in await self._patiently(read)]
 
-    async def _head(self, link: Link) -> int:
+    async def _patiently(self, read: Callable[[Link], Awaitable[T | None]]) -> T:
+        """What is read, once it has what callers of this store were told of. Who waits for that
+        holds no connection.
+        """
         deadline_s = time.monotonic() + OWN_WAIT_S
-        while True:
-            ((head,),) = await link.fetch(f"SELECT {self._schema}.head()")
-            self._settled = max(self._settled, head)
-            if self._settled >= self._told:
-                return self._settled
+        while (found := await self._pool.call(read)) is None:
             if time.monotonic() >= deadline_s:
                 self._told = 0
             await self._driver.promise().wait(PAUSE_S)
+        return found
 
-    async def _settle(self, link: Link) -> None:
+    async def _head(self, link: Link) -> int | None:
+        """The head, or None while it is below what callers were told of."""
+        ((head,),) = await link.fetch(f"SELECT {self._schema}.head()")
+        self._settled = max(self._settled, head)
+        return self._settled if self._settled >= self._told else None
+
+    async def _settle(self) -> None:
         """Wait for the end of all appends that are at work: of what was recorded by now, nothing
         is missing then.
         """
+
+        async def gate(link: Link) -> tuple[int, int]:
+            ((handed_out, settled),) = await link.fetch(f"SELECT * FROM {self._schema}.gate()")
+            return handed_out, settled
+
         deadline_s = time.monotonic() + MOMENT_WAIT_S
-        gate = f"SELECT * FROM {self._schema}.gate()"
-        ((handed_out, settled),) = await link.fetch(gate)
+        handed_out, settled = await self._pool.call(gate)
         while settled < handed_out:
             if time.monotonic() >= deadline_s:
                 raise StoreUnavailable(
@@ -130,7 +144,7 @@ class Reader:
                     f"transaction for more than {MOMENT_WAIT_S} s"
                 )
             await self._driver.promise().wait(PAUSE_S)
-            ((_, settled),) = await link.fetch(gate)
+            _, settled = await self._pool.call(gate)
 
     async def _page(self, link: Link, request: PageRequest, settled: int) -> list[Any]:
         query = request.query
@@ -175,7 +189,7 @@ class Reader:
         self, link: Link, condition: str, values: list[Any], request: PageRequest
     ) -> list[Any]:
         tables = f"{self._schema}.events e JOIN {self._schema}.kinds k ON k.id = kind_id"
-        sql = f"SELECT {_COLUMNS} FROM {tables} WHERE {condition} LIMIT %s"
+        sql = f"SELECT {EVENT_COLUMNS} FROM {tables} WHERE {condition} LIMIT %s"
         return await link.fetch(sql, [*values, request.limit])
 
     async def _position(
@@ -221,7 +235,8 @@ def query_items(query: Query) -> list[dict[str, Any]]:
     ]
 
 
-def _recorded(row: Any) -> RecordedEvent[bytes]:
+def recorded(row: Any) -> RecordedEvent[bytes]:
+    """An event of the values of its columns."""
     position, stream, version, type, data, tags, schema_version, id, recorded_us, *_ = row
     return RecordedEvent(
         position,

@@ -33,12 +33,11 @@ class PostgresSnapshots:
         self._pid = os.getpid()
         self._background = Background("leftfold-snapshots")
         self._link: SyncLink | None = None
-        schema = pool.options.schema
+        schema = pool.options.schema_sql
         self._find = f"""SELECT key, fingerprint, version, position, event_id, recorded_at, data
  FROM {schema}.snapshots WHERE key_hash = md5(%s::text)::uuid AND key = %s AND fingerprint = %s
  AND version <= %s AND recorded_at <= %s ORDER BY version DESC LIMIT 1"""
-        self._drop = f"""DELETE FROM {schema}.snapshots WHERE key_hash = md5(%s::text)::uuid
- AND key = %s AND fingerprint = %s AND version = %s RETURNING 1"""
+        self._drop = f"SELECT {schema}.drop_snapshot(%s, %s, %s::bigint)"
         self._keep = f"""SELECT {schema}.keep_snapshot(%s, %s, %s::bigint, %s::bigint, %s::bytea,
  %s::bigint, %s::bytea, {KEPT_MAX})"""
 
@@ -59,15 +58,16 @@ class PostgresSnapshots:
     def keep(self, key: str, make: Callable[[], Snapshot | None]) -> None:
         def job() -> None:
             snapshot = make()
-            if snapshot is not None and os.getpid() == self._pid:
+            if snapshot is not None:
                 self._write(snapshot)
 
-        self._background.offer(job)
+        if os.getpid() == self._pid:  # the thread does not survive a fork
+            self._background.offer(job)
 
     async def drop(self, snapshot: Snapshot) -> None:
         async def delete(link: Link) -> list[Any]:
-            key, fingerprint, version = snapshot.key, snapshot.fingerprint, snapshot.version
-            return await link.fetch(self._drop, (key, key, fingerprint, version))
+            values = (snapshot.key, snapshot.fingerprint, snapshot.version)
+            return await link.fetch(self._drop, values)
 
         with suppress(StoreUnavailable, StoreClosed):
             await self._pool.call(delete)

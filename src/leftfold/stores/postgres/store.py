@@ -3,28 +3,38 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from contextlib import suppress
 
 import psycopg
+from msgspec import Struct
 
 from leftfold.drive import BlockingDriver, Driver
-from leftfold.errors import InvalidInput, StoreClosed
+from leftfold.errors import InvalidInput, Unsupported
 from leftfold.event import Appended, Event, RecordedEvent
 from leftfold.limits import check_read
+from leftfold.projection.keeping import Keeper
 from leftfold.query import ALL, Bound, Condition, Query
 from leftfold.store import Capabilities, Store
-from leftfold.stores.doorbell import Doorbell
 from leftfold.stores.group import Append, GroupCommit, Outcome
 from leftfold.stores.postgres.appending import Appending, checked
 from leftfold.stores.postgres.connection import translate
+from leftfold.stores.postgres.inlining import Inlining, PostgresInlineLog
+from leftfold.stores.postgres.news import News
 from leftfold.stores.postgres.options import PostgresOptions, connection_string, place
 from leftfold.stores.postgres.pool import LinkPool
 from leftfold.stores.postgres.reader import PageRequest, Reader
 from leftfold.stores.postgres.schema import migrate
 from leftfold.stores.postgres.snapshots import PostgresSnapshots
 from leftfold.stores.postgres.within import AnyConnection, Within
-from leftfold.stores.postgres.writer import Writer
+from leftfold.stores.postgres.writer import MustWait, Writer
+
+
+class Writing(Struct, frozen=True):
+    """A writer, and those who wait for it."""
+
+    writer: Writer
+    group: GroupCommit
 
 
 class PostgresStore:
@@ -49,16 +59,22 @@ class PostgresStore:
         self._pid = os.getpid()
         self._closed = False
         self._prepare(dsn)
-        self._appending = Appending(self._options.schema)
-        self._writer = Writer(dsn, self.place, self._options, self._appending)
+        self._appending = Appending(self._options.schema_sql)
+        self._quick, self._patient = (
+            self._writing(dsn, is_patient=is_patient) for is_patient in (False, True)
+        )
         self._pool = LinkPool(dsn, self.place, self._options, self._driver)
         self.snapshots = PostgresSnapshots(self._pool, dsn, self._driver)
         """Where snapshots of states of this log are kept. To be closed before the store."""
-        self._reader = Reader(self._pool, self._options.schema, self._driver)
+        self._reader = Reader(self._pool, self._options.schema_sql, self._driver)
         self._pool.on_open = self._forget
-        self._group = GroupCommit(self._driver, self._commit)
-        head: Any = self._head
-        self._doorbell = Doorbell(_Native(self._driver), head)
+        self._news = News(dsn, self._options, self._driver)
+        self.inline_log = PostgresInlineLog(self._options.schema_sql, self._keep_with)
+        """For projections that are kept in the transaction of each append."""
+
+    def _keep_with(self, keeper: Keeper) -> None:
+        for writing in (self._quick, self._patient):
+            writing.writer.inlining = Inlining(self._appending, keeper, self._options, self.place)
 
     def _prepare(self, dsn: str) -> None:
         try:
@@ -66,6 +82,18 @@ class PostgresStore:
                 migrate(connection, self._options.schema, self.place)
         except psycopg.Error as error:
             raise translate(error, self.place) from error
+
+    def _writing(self, dsn: str, *, is_patient: bool) -> Writing:
+        options, appending = self._options, self._appending
+        writer = Writer(dsn, self.place, options, appending, is_patient=is_patient)
+
+        def commit(appends: Sequence[Append]) -> Sequence[Outcome]:
+            outcomes = writer.commit(appends)
+            self._reader.expect(writer.told)
+            self._news.tell(writer.told)
+            return outcomes
+
+        return Writing(writer, GroupCommit(self._driver, commit))
 
     def within(self, connection: AnyConnection) -> Store:
         """This log, with appends that are part of the transaction of a psycopg connection: they are
@@ -80,7 +108,12 @@ class PostgresStore:
             raise InvalidInput(
                 f"sync code takes a Connection, async code an AsyncConnection, found {found}"
             )
-        return Within(self, connection, self._pool, self._appending)
+        if self._quick.writer.inlining is not None:
+            raise Unsupported(
+                "an append within a transaction of yours cannot keep inline projections; make them "
+                "mode='async', or append without it"
+            )
+        return Within(self, connection, self._pool, self._appending, self._news)
 
     @property
     def capabilities(self) -> Capabilities:
@@ -90,14 +123,10 @@ class PostgresStore:
         self, events: Sequence[Event[bytes]], *, conditions: Sequence[Condition] = ()
     ) -> Appended:
         append = checked(events, conditions)
-        self._refuse_if_unusable()
-        return await self._group.append(append)
-
-    def _commit(self, appends: Sequence[Append]) -> Sequence[Outcome]:
-        outcomes = self._writer.commit(appends)
-        self._reader.expect(self._writer.told)
-        self._doorbell.ring()
-        return outcomes
+        self._pool.refuse_if_unusable()
+        with suppress(MustWait):
+            return await self._quick.group.append(append)
+        return await self._patient.group.append(append)
 
     async def read(
         self,
@@ -109,57 +138,29 @@ class PostgresStore:
         backwards: bool = False,
     ) -> list[RecordedEvent[bytes]]:
         check_read(query, after, until, limit)
-        self._refuse_if_unusable()
+        self._pool.refuse_if_unusable()
         return await self._reader.page(PageRequest(query, after, until, limit, backwards))
 
     async def head(self) -> int:
-        return await self._head()
-
-    async def _head(self) -> int:
-        self._refuse_if_unusable()
+        self._pool.refuse_if_unusable()
         return await self._reader.head()
 
     async def wait(self, after: int, timeout_s: float) -> None:
-        await self._doorbell.wait(after, timeout_s)
+        self._pool.refuse_if_unusable()
+        await self._news.wait(after, timeout_s)
 
     async def close(self) -> None:
         if self._closed or os.getpid() != self._pid:
             return
         # Queued appends are finished first. Closing again does no harm where this is interrupted.
-        await self._driver.call(self._group.close)
-        self._group.mutex.call(self._writer.close)
-        self._closed = True
-        self._doorbell.ring()
+        for writing in (self._quick, self._patient):
+            await self._driver.call(writing.group.close)
+            writing.group.mutex.call(writing.writer.close)
+        await self._driver.call(self._news.close)
         await self._pool.close()
+        self._closed = True
         self._driver.close()
 
     def _forget(self) -> None:
         self._appending.forget()
         self._reader.forget()
-
-    def _refuse_if_unusable(self) -> None:
-        if self._closed:
-            raise StoreClosed(f"{self.place} is closed")
-        if os.getpid() != self._pid:
-            raise StoreClosed(
-                f"{self.place} was opened by process {self._pid}; open it again in this fork"
-            )
-
-
-class _Native:
-    """A driver for what waits by itself, instead of in a thread: `call` awaits what it calls."""
-
-    def __init__(self, driver: Driver) -> None:
-        self._driver = driver
-        self.promise = driver.promise
-        self.settle = driver.settle
-
-    @property
-    def may_block(self) -> bool:
-        return self._driver.may_block
-
-    async def call(self, function: Callable[..., Any], *args: Any) -> Any:
-        return await function(*args)
-
-    def close(self) -> None:
-        pass

@@ -13,6 +13,7 @@ from leftfold.query import ALL, Bound, Condition, Query
 from leftfold.store import Capabilities, Store
 from leftfold.stores.postgres.appending import Appending, checked
 from leftfold.stores.postgres.connection import AsyncLink, Link, SyncLink, translate
+from leftfold.stores.postgres.news import News
 from leftfold.stores.postgres.pool import LinkPool
 
 AnyConnection = psycopg.Connection[Any] | psycopg.AsyncConnection[Any]
@@ -24,7 +25,12 @@ class Within:
     appends_are_final = False
 
     def __init__(
-        self, store: Store, connection: AnyConnection, pool: LinkPool, appending: Appending
+        self,
+        store: Store,
+        connection: AnyConnection,
+        pool: LinkPool,
+        appending: Appending,
+        news: News,
     ) -> None:
         self._store = store
         self._connection = connection
@@ -35,6 +41,7 @@ class Within:
         )
         self._pool = pool
         self._appending = appending
+        self._news = news
         self._is_same_log = False
 
     @property
@@ -61,6 +68,9 @@ class Within:
         except psycopg.Error as error:
             raise translate(error, self._pool.place, "; the transaction has failed") from error
         if isinstance(outcome, Appended):
+            # The transaction cannot notify by itself: then it could not be prepared. Its end is
+            # seen by what it lets the log settle.
+            self._news.tell(outcome.position)
             return outcome
         raise outcome
 

@@ -16,3 +16,5 @@ begin
     join kinds using (type, category, schema_version)
     order by wanted.n);
 end $$;
+-- For the owner, and for whom the owner lets append.
+revoke execute on function intern_kinds from public;

@@ -3,11 +3,16 @@
 -- each append. `event_streams` are places in `streams`, which has each name once; `event_tags_json`
 -- are JSON arrays. `depends` says whether a condition may be about events of appends before it.
 --
+-- `kept` are the builds of inline projections that the caller keeps up to date in the same
+-- transaction; LF003 says which of those that are demanded it does not.
+--
+-- It waits for other transactions no longer than `patience_ms`, all in all.
+--
 -- Of each append: `firsts` is its first position, null where it was not recorded; `failed` and
 -- `actual` are as in `judge`, and `failed` is 0 where one of its event ids is recorded already. Of
 -- each event: its version. `last` is the end of the log, settled or not.
 create function append(
-  patience_ms integer, shared_locks text[], exclusive_locks text[],
+  patience_ms integer, kept bigint[], shared_locks text[], exclusive_locks text[],
   streams text[], sizes integer[], conditions jsonb[], depends boolean[],
   event_streams integer[], kind_ids integer[], ids uuid[], occurred bigint[],
   correlation_ids text[], causation_ids text[], command_ids text[], actors text[],
@@ -24,6 +29,7 @@ set enable_bitmapscan to off
 -- Older servers take what is off for expensive, and compile it.
 set jit to off as $$
 declare
+  give_up_at constant timestamptz := clock_timestamp() + patience_ms * interval '1 millisecond';
   callers_timeout constant text := current_setting('lock_timeout');
   known bigint[];
   versions bigint[];
@@ -45,8 +51,7 @@ begin
   if current_setting('synchronous_commit') = 'off' then
     raise exception 'leftfold needs synchronous_commit, and it is off' using errcode = 'LF002';
   end if;
-  perform set_config('lock_timeout', patience_ms::text, true);
-  perform take_locks(shared_locks, exclusive_locks);
+  perform take_locks(shared_locks, exclusive_locks, give_up_at);
   -- From here on each statement sees all that earlier holders of the locks have committed.
   known := array(
     select n from unnest(ids) with ordinality as given (id, n)
@@ -89,9 +94,17 @@ begin
     end loop;
     continue when run_size = 0;
     if not is_announced then
+      -- Those who demand it hold the lock of the whole log, which every append shares.
+      if exists (select from inline_builds where build <> all (kept)) then
+        raise exception '%',
+          (select string_agg(name, ', ' order by name) from inline_builds where build <> all (kept))
+          using errcode = 'LF003';
+      end if;
       perform announce();
       is_announced := true;
     end if;
+    -- An insert may wait as well, for a transaction that has used the same event id.
+    perform wait_until(give_up_at);
     select first, at into run_first, run_at from alloc(run_size);
     with batch as materialized (
       select given.*, streams[given.stream] as name,
@@ -120,7 +133,8 @@ begin
       firsts[i] := run_first + firsts[i];
     end loop;
   end loop;
-  -- Only now: an insert may wait as well, for a transaction that has used the same event id.
   perform set_config('lock_timeout', callers_timeout, true);
   select coalesce(max(position), 0) into last from events;
 end $$;
+-- For the owner, and for whom the owner lets append.
+revoke execute on function append from public;

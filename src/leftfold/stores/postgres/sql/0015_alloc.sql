@@ -20,3 +20,5 @@ begin
     null;
   end;
 end $$;
+-- It would let anybody hold up writers or readers.
+revoke execute on function alloc from public;

@@ -7,3 +7,5 @@ begin
     'events'::regclass::oid::integer,
     ((select last_value from positions) & 4294967295)::oid::integer);
 end $$;
+-- It would let anybody hold up writers or readers.
+revoke execute on function announce from public;

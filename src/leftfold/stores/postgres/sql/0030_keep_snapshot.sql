@@ -16,3 +16,5 @@ set search_path from current as $$
   and version < (
     select max(version) from snapshots where key_hash = md5(keep_snapshot.key)::uuid);
 $$;
+-- For the owner, and for whom the owner lets keep snapshots.
+revoke execute on function keep_snapshot from public;

@@ -1,1 +1,0 @@
-select setval('positions', 0);

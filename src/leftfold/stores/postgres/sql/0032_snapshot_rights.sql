@@ -1,1 +1,0 @@
-revoke execute on function keep_snapshot from public;

@@ -1,8 +1,8 @@
 """Orders of a shop, and a view of them: python examples/orders.py
 
-The life cycle of an order is a decider. The view, what is to be shipped, is another fold over the
-same events: first over those there are, then over new ones as they come. At the end the same order
-is written once more as a class, for those who like methods better.
+The life cycle of an order is a decider. The order view, which says what is to be shipped, is
+another fold over the same events: a projection. At the end the same order is written once more as a
+class, for those who like methods better.
 """
 
 from decimal import Decimal
@@ -12,7 +12,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 import leftfold
-from leftfold import Aggregate, App, Codec, Decider, EventStore, RecordedEvent, Tag, select
+from leftfold import Aggregate, App, Codec, Decider, Projection, RecordedEvent, Tag, View, select
 
 # ------------------------------------------------------------------------------------------------
 # Events
@@ -115,37 +115,39 @@ def decide(command: Place | Pay | Ship | Cancel, order: Order) -> list[OrderEven
 # The app: a list of what there is. The events of order 1 are the stream `order-1`.
 
 orders = Decider("order", initial_state=Order(), decide=decide, evolve=evolve)
+
+
+# The view: a table with a row for each order, kept up to date by a runner. Its rows are not the
+# state that is decided on, so they can have what people ask for.
+class OrderRow(Struct, frozen=True):
+    order: str
+    customer: str = ""
+    status: str = "new"
+    lines: tuple[Line, ...] = ()
+
+
+def show(row: OrderRow, event: RecordedEvent[OrderEvent]) -> OrderRow:
+    match event.data:
+        case OrderPlaced(customer, lines):
+            return replace(row, customer=customer, status="placed", lines=lines)
+        case OrderPaid():
+            return replace(row, status="to ship")
+        case OrderShipped():
+            return replace(row, status="shipped")
+        case OrderCancelled():
+            return replace(row, status="cancelled")
+
+
+view = Projection(
+    "order_view",
+    row=OrderRow,
+    key=lambda event: event.stream,
+    evolve=show,
+    query=select(category="order"),
+    indexes=["status"],
+)
 codec = Codec(OrderPlaced, OrderPaid, OrderShipped, OrderCancelled)
-app = App(codec=codec, deciders=[orders])
-
-
-# ------------------------------------------------------------------------------------------------
-# The view: what waits for a parcel. It can be dropped and folded again at any time.
-
-
-class ToShip:
-    def __init__(self) -> None:
-        self.customers: dict[str, str] = {}
-        self.waiting: set[str] = set()
-        self.position = 0  # The last event in the view. It goes on after it.
-
-    def take(self, event: RecordedEvent[OrderEvent]) -> None:
-        match event.data:
-            case OrderPlaced(customer):
-                self.customers[event.stream] = customer
-            case OrderPaid():
-                self.waiting.add(event.stream)
-            case OrderShipped() | OrderCancelled():
-                self.waiting.discard(event.stream)
-        self.position = event.position
-
-    def catch_up(self, es: EventStore) -> None:
-        for event in es.read(select(category="order"), after=self.position):
-            self.take(event)
-
-    def __str__(self) -> str:
-        rows = [f"{stream} for {self.customers[stream]}" for stream in sorted(self.waiting)]
-        return ", ".join(rows) or "nothing"
+app = App(codec=codec, deciders=[orders], projections=[view])
 
 
 # ------------------------------------------------------------------------------------------------
@@ -178,12 +180,21 @@ class ShopOrder(Aggregate):
 shop_orders = ShopOrder.decider("order")
 
 
+def to_ship(table: View[OrderRow], token: str) -> list[str]:
+    """What waits for a parcel, now that the command whose reply carried the token is done."""
+    rows = table.find({"status": "to ship"}, after=token)
+    return [f"{row.order} for {row.customer}" for row in rows]
+
+
 def main() -> None:
     tea, pot = Line("tea", Decimal("4.50"), 2), Line("pot", Decimal("19.00"))
-    with leftfold.open("memory://", app) as es:
+    with leftfold.open("memory://", app) as es, es.running():
+        table = es.view(view)
         es.handle(orders, "1", Place("ada", (tea, pot)))
         es.handle(orders, "2", Place("bob", (tea,)))
-        es.handle(orders, "1", Pay(Decimal("28.00")))
+        paid = es.handle(orders, "1", Pay(Decimal("28.00")))
+        print(f"to ship: {to_ship(table, paid.token)}")
+        assert to_ship(table, paid.token) == ["order-1 for ada"]
         for command in (Pay(Decimal(5)), Ship("P-1")):
             try:
                 es.handle(orders, "2", command)
@@ -191,24 +202,15 @@ def main() -> None:
                 print(f"rejected: {rejection}")
         assert es.state(orders, "2") == Order("placed", Decimal("9.00"))
 
-        view = ToShip()
-        view.catch_up(es)
-        print(f"to ship: {view}")
-        assert view.waiting == {"order-1"}
-
         es.handle(shop_orders, "2", lambda order: order.pay(Decimal("9.00")))
         assert es.state(orders, "2").status == es.state(shop_orders, "2").status == "paid"
-        es.handle(orders, "1", Ship("P-1"))
-        es.handle(orders, "2", Cancel("changed my mind"))
+        shipped = es.handle(orders, "1", Ship("P-1"))
+        print(f"to ship: {to_ship(table, shipped.token)}")
+        cancelled = es.handle(orders, "2", Cancel("changed my mind"))
         assert es.handle(orders, "2", Cancel("twice")).events == ()
-
-        # A subscription never ends by itself: after what is there, it waits for what comes.
-        for event in es.subscribe(select(category="order"), after=view.position):
-            view.take(event)
-            print(f"{event.stream}: {event.type:14} -> to ship: {view}")
-            if event.position == es.head():
-                break
-        assert not view.waiting
+        assert to_ship(table, cancelled.token) == []
+        for row in table.find():
+            print(f"{row.order} of {row.customer}: {row.status}")
 
         print("The story of order 2:")
         for step in es.history(orders, "2"):

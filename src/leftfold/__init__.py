@@ -5,6 +5,7 @@ Everything public is importable from here; `leftfold.testing` is the test kit, `
 """
 
 from leftfold.app import App
+from leftfold.async_facade import AsyncEventStore
 from leftfold.codec import RAW, Codec, EventType, Tag
 from leftfold.command import Handled
 from leftfold.decider import Aggregate, Decider, Snapshots
@@ -20,6 +21,9 @@ from leftfold.errors import (
     LeftfoldError,
     MissingExtra,
     OutcomeUnknown,
+    ProjectionBehind,
+    ProjectionFailed,
+    ProjectionRefused,
     StoreClosed,
     StoreUnavailable,
     UndecodableEvent,
@@ -27,9 +31,11 @@ from leftfold.errors import (
     Unsupported,
 )
 from leftfold.event import Appended, Event, Metadata, RecordedEvent, new_id
-from leftfold.facade import AsyncEventStore, EventStore
+from leftfold.facade import EventStore
 from leftfold.loading import Loaded, Step
 from leftfold.opening import aopen, open
+from leftfold.projection.definition import REMOVED, Consumer, Projection, Sql, SqlProjection
+from leftfold.projection.views import AsyncView, View
 from leftfold.query import ALL, NoneMatch, Query, QueryItem, StreamVersion, Version, select
 from leftfold.store import Capabilities, Store
 from leftfold.subscriptions import AsyncSubscription, Subscription
@@ -38,14 +44,17 @@ from leftfold.upcasting import Payload, Upcaster
 __all__ = [
     "ALL",
     "RAW",
+    "REMOVED",
     "Aggregate",
     "App",
     "AppendConditionFailed",
     "Appended",
     "AsyncEventStore",
     "AsyncSubscription",
+    "AsyncView",
     "Capabilities",
     "Codec",
+    "Consumer",
     "Contention",
     "Decider",
     "DuplicateEvent",
@@ -65,10 +74,16 @@ __all__ = [
     "NoneMatch",
     "OutcomeUnknown",
     "Payload",
+    "Projection",
+    "ProjectionBehind",
+    "ProjectionFailed",
+    "ProjectionRefused",
     "Query",
     "QueryItem",
     "RecordedEvent",
     "Snapshots",
+    "Sql",
+    "SqlProjection",
     "Step",
     "Store",
     "StoreClosed",
@@ -81,6 +96,7 @@ __all__ = [
     "Unsupported",
     "Upcaster",
     "Version",
+    "View",
     "aopen",
     "new_id",
     "open",

@@ -10,17 +10,21 @@ from msgspec import Struct
 from leftfold.codec import EventCodec
 from leftfold.decider import Decider, check_is_decider
 from leftfold.errors import InvalidInput
+from leftfold.projection.definition import Consumer, Projection, SqlProjection, Subscriber
 
 
 class App(Struct, frozen=True, kw_only=True, eq=False):
-    """What a system consists of: `App(codec=codec, deciders=[account, order])`.
+    """What a system consists of: `App(codec=codec, deciders=[account], projections=[balances])`.
 
     `open` takes it in place of a codec, and the command line finds deciders in it by the category
-    of a stream. Raises InvalidInput for two deciders of one category.
+    of a stream, and projections and consumers by their names. Raises InvalidInput for two deciders
+    of one category, and for two projections or consumers of one name.
     """
 
     codec: EventCodec
     deciders: Sequence[Decider[Any, Any, Any]] = ()
+    projections: Sequence[Projection[Any] | SqlProjection] = ()
+    consumers: Sequence[Consumer] = ()
 
     def __post_init__(self) -> None:
         for each in self.deciders:
@@ -29,6 +33,17 @@ class App(Struct, frozen=True, kw_only=True, eq=False):
         for category in categories:
             if categories.count(category) > 1:
                 raise InvalidInput(f"there are two deciders of category {category!r} in the App")
+        _check_kinds("projections", self.projections, (Projection, SqlProjection))
+        _check_kinds("consumers", self.consumers, (Consumer,))
+        names = [each.name for each in self.subscribers]
+        for name in names:
+            if names.count(name) > 1:
+                raise InvalidInput(f"there are two projections or consumers {name!r} in the App")
+
+    @property
+    def subscribers(self) -> Sequence[Subscriber]:
+        """Everything that follows the log with a checkpoint."""
+        return (*self.projections, *self.consumers)
 
     def decider(self, category: str) -> Decider[Any, Any, Any]:
         """The decider of a category. Raises InvalidInput, which names those there are."""
@@ -37,3 +52,10 @@ class App(Struct, frozen=True, kw_only=True, eq=False):
                 return each
         known = ", ".join(repr(each.category) for each in self.deciders) or "none"
         raise InvalidInput(f"the App has no decider of category {category!r}, it has {known}")
+
+
+def _check_kinds(what: str, found: Sequence[Any], kinds: tuple[type, ...]) -> None:
+    for each in found:
+        if not isinstance(each, kinds):
+            names = " or ".join(kind.__name__ for kind in kinds)
+            raise InvalidInput(f"{what} of the App are of {names}, found {type(each).__name__}")

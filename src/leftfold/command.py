@@ -56,6 +56,11 @@ class Handled(Struct, Generic[S], frozen=True):
     events: tuple[Any, ...]
     """What was decided, as recorded."""
 
+    @property
+    def token(self) -> str:
+        """For `after=` of views: they then show its events."""
+        return str(self.position)
+
 
 class Order(Struct, Generic[C], frozen=True):
     """A command and what was said with it."""

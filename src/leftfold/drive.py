@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, TypeVar
 
@@ -35,11 +35,35 @@ def run_sync(flow: Coroutine[Any, Any, T]) -> T:
     )
 
 
+async def uncancelled(flow: Awaitable[T]) -> T:
+    """What a caller's flow comes to. Raises RuntimeError where it was cancelled by itself, and not
+    the task that runs it.
+    """
+    try:
+        return await flow
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise RuntimeError("it was cancelled") from error
+
+
 class Promise(Protocol):
     """A value that another thread will settle, once."""
 
     async def wait(self, timeout_s: float | None = None) -> Any:
         """The settled value, or None when `timeout_s` seconds have passed."""
+        ...
+
+
+class Spawned(Protocol):
+    """A flow that runs beside the others."""
+
+    @property
+    def has_ended(self) -> bool: ...
+
+    async def join(self) -> None:
+        """Return when it has ended."""
         ...
 
 
@@ -63,6 +87,10 @@ class Driver(Protocol):
         """Give each promise its value. Any thread may call this."""
         ...
 
+    def spawn(self, flow: Coroutine[Any, Any, None], name: str) -> Spawned:
+        """Run a flow beside the others. It lets nothing out but what it is cancelled with."""
+        ...
+
     def close(self) -> None: ...
 
 
@@ -81,6 +109,21 @@ class _LockPromise:
         return self.value
 
 
+class _Thread:
+    """A flow in a thread of its own."""
+
+    def __init__(self, flow: Coroutine[Any, Any, None], name: str) -> None:
+        self._thread = threading.Thread(target=run_sync, args=[flow], name=name, daemon=True)
+        self._thread.start()
+
+    @property
+    def has_ended(self) -> bool:
+        return not self._thread.is_alive()
+
+    async def join(self) -> None:
+        self._thread.join()
+
+
 class BlockingDriver:
     """For sync callers: work is done, and waited for, in the calling thread."""
 
@@ -96,6 +139,9 @@ class BlockingDriver:
         for promise, value in settled:
             promise.value = value
             promise.lock.release()
+
+    def spawn(self, flow: Coroutine[Any, Any, None], name: str) -> _Thread:
+        return _Thread(flow, name)
 
     def close(self) -> None:
         pass
@@ -118,6 +164,20 @@ def _set_results(settled: list[tuple[_LoopPromise, Any]]) -> None:
     for promise, value in settled:
         if not promise.future.done():  # its task may have been cancelled
             promise.future.set_result(value)
+
+
+class _Task:
+    """A flow as a task of the loop."""
+
+    def __init__(self, flow: Coroutine[Any, Any, None], name: str) -> None:
+        self._task = asyncio.get_running_loop().create_task(flow, name=name)
+
+    @property
+    def has_ended(self) -> bool:
+        return self._task.done()
+
+    async def join(self) -> None:
+        await asyncio.wait([self._task])
 
 
 class LoopDriver:
@@ -150,6 +210,9 @@ class LoopDriver:
             # The loop is closed, so nobody waits any more.
             if not self._loop.is_closed():
                 raise
+
+    def spawn(self, flow: Coroutine[Any, Any, None], name: str) -> _Task:
+        return _Task(flow, name)
 
     def close(self) -> None:
         self._closed = True

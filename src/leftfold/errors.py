@@ -162,3 +162,41 @@ class Contention(LeftfoldError):
             f"at last because {conflict}; nothing was recorded, try again later"
         )
         self.decider, self.attempts, self.conflict = decider, attempts, conflict
+
+
+class ProjectionFailed(LeftfoldError):
+    """A projection cannot take an event. The event stays in the log, unharmed: mend the projection.
+
+    `projection` is its name; `position`, `stream`, `version` and `type` say which event; `key`, as
+    JSON, which row, and is empty where that is not known; `reason` says why. What was raised is the
+    cause. Of an inline projection: nothing was recorded.
+    """
+
+    def __init__(
+        self, projection: str, recorded: tuple[int, str, int, str], reason: str, *, key: str = ""
+    ) -> None:
+        self.projection, self.reason, self.key = projection, reason, key
+        self.position, self.stream, self.version, self.type = recorded
+        at_key = f", key {key}" if key else ""
+        super().__init__(
+            f"projection {projection!r} cannot take {self.type!r} at position {self.position}, "
+            f"version {self.version} of stream {self.stream!r}{at_key}: {reason}"
+        )
+
+
+class ProjectionBehind(LeftfoldError):
+    """A projection does not show yet what was asked for. What was recorded is recorded: ask again
+    later.
+
+    `projection` is its name, `position` how far it is, and `reason` says what it waits for.
+    """
+
+    def __init__(self, projection: str, position: int, reason: str) -> None:
+        super().__init__(f"projection {projection!r} is at position {position}: {reason}")
+        self.projection, self.position, self.reason = projection, position, reason
+
+
+class ProjectionRefused(LeftfoldError):
+    """What was asked of a projection cannot be done as it stands. Nothing has changed; the message
+    says what to do first.
+    """

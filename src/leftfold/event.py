@@ -249,6 +249,11 @@ class Appended(Struct, frozen=True, eq=False):
     is_repeat: bool = False
     """Whether the events were recorded already, so that nothing was written now."""
 
+    @property
+    def token(self) -> str:
+        """For `after=` of views: they then show this append."""
+        return str(self.position)
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Appended) and (
             (self.first_position, self.position, self.versions)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from leftfold.app import App
 from leftfold.cache import StateCache
@@ -15,10 +15,21 @@ from leftfold.errors import InvalidInput
 from leftfold.event import Appended, Event, Metadata
 from leftfold.limits import POSITION_MAX, check_integer
 from leftfold.loading import Parts
+from leftfold.projection.database import Database
+from leftfold.projection.inline import inline_log, inline_of
+from leftfold.projection.parts import ProjectionParts
+from leftfold.projection.registering import register
+from leftfold.projection.waiting import WAIT_S, to_wait_for, wait_for
 from leftfold.query import Condition, NoneMatch, StreamVersion
 from leftfold.snapshot import SnapshotStore, Snapshotting
 from leftfold.store import Store
+from leftfold.stores.sqlite.database import SqliteDatabase
 from leftfold.turns import Turns
+
+Consistency = Literal["eventual", "strong"] | Sequence[str]
+"""Whether a command is to be seen in projections when it returns: in none for certain, in all async
+ones of the App, or in those named.
+"""
 
 C = TypeVar("C")
 S = TypeVar("S")
@@ -28,7 +39,8 @@ class Face:
     """The parts of a facade. `codec` is a codec, or an App that has one.
 
     `snapshots` is where snapshots are kept, for deciders that want them. `cached_states_max` states
-    are remembered in the process, so that a load reads only what is new; 0: none.
+    are remembered in the process, so that a load reads only what is new; 0: none. `databases` are
+    where read models are kept, and where those of inline projections are: the log's own.
     """
 
     _make_driver: Callable[[], Driver]
@@ -39,6 +51,7 @@ class Face:
         codec: EventCodec | App = RAW,
         *,
         snapshots: SnapshotStore | None = None,
+        databases: tuple[Database, Database | None] | None = None,
         cached_states_max: int = 0,
     ) -> None:
         check_integer("cached_states_max", cached_states_max, 0, POSITION_MAX)
@@ -50,12 +63,29 @@ class Face:
         self.store = store
         self.codec: EventCodec = codec.codec if isinstance(codec, App) else codec
         self._turns = Turns(self._make_driver)
+        self._projecting = ProjectionParts(
+            store,
+            self.codec,
+            codec.subscribers if isinstance(codec, App) else (),
+            databases=databases or (SqliteDatabase(""), None),
+            make_driver=self._make_driver,
+        )
+        for each in inline_of(self._projecting):
+            inline_log(self._projecting, each)
         self._parts = Parts(
             store,
             self.codec,
             Snapshotting(snapshots, self.codec.fingerprint) if snapshots is not None else None,
             StateCache(cached_states_max) if cached_states_max else None,
         )
+
+    async def _keep_inline(self) -> None:
+        """Bring the inline projections of the App up to date, and keep them so from now on."""
+        try:
+            await register(self._projecting)
+        except BaseException:
+            await self._close()
+            raise
 
     async def _append(
         self, events: Iterable[Event[Any]], conditions: Sequence[Condition]
@@ -76,14 +106,23 @@ class Face:
         )
 
     async def _handle(
-        self, decider: Decider[C, S, Any], boundary: Boundary, order: Order[C]
+        self,
+        decider: Decider[C, S, Any],
+        boundary: Boundary,
+        order: Order[C],
+        consistency: Consistency,
     ) -> Handled[S]:
+        names = None if consistency == "strong" else consistency
+        shown = [] if names == "eventual" else to_wait_for(self._projecting, names)
         handling = Handling(self._parts, self._turns, decider, boundary=boundary, order=order)
-        return await handling.run()
+        handled = await handling.run()
+        await wait_for(self._projecting, shown, handled.position, WAIT_S)
+        return handled
 
     async def _close(self) -> None:
         if self._parts.snapshotting is not None:
             await self._parts.snapshotting.close()
+        await self._projecting.close()
         await self.store.close()
 
 

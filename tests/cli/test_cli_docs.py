@@ -19,6 +19,9 @@ from leftfold.cli import (
     log,
     mapping,
     overview,
+    projections,
+    rebuild,
+    run,
     session,
     states,
 )
@@ -26,12 +29,14 @@ from leftfold.cli.importer import BATCH_EVENTS_MAX
 from leftfold.cli.program import COMMANDS, program
 from leftfold.cli.scan import Problem
 from leftfold.cli.wire import Line
+from leftfold.projection.comparing import Comparison, Difference, TableComparison
+from leftfold.projection.status import ProjectionStatus
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "reference/cli.md").read_text()
 HOW_TO = (DOCS / "how-to/import-export.md").read_text()
 SECTIONS = {
-    heading.split()[0]: (heading, text)
+    re.match(r"[a-z]+( [a-z]+)?", heading)[0]: (heading, text)
     for heading, text in re.findall(r"^## `([^`\n]*)`\n(.*?)(?=^## |\Z)", PAGE, re.M | re.S)
 }
 GLOBAL = {"--store", "--app", "--json", "--help", "-h"}
@@ -58,9 +63,32 @@ PRINTED = {
     "import": [imports.Imported],
     "backup": [backup.BackupMade],
     "copy": [copy.Copied],
+    "run": [run.LogLine],
+    "projections list": [projections.ListRow],
+    "projections status": [ProjectionStatus],
+    "projections quarantine": [projections.QuarantineRow],
+    "projections rebuild": [rebuild.Rebuilt],
+    "projections compare": [Comparison, TableComparison, Difference],
+    "projections swap": [projections.BuildRow],
+    "projections rollback": [projections.BuildRow],
+    "projections retry": [projections.Mended],
+    "projections skip": [projections.Mended],
+    "projections drop": [projections.BuildRow],
     "demo": [],
 }
 CLI = typer.main.get_command(program)
+
+
+def flat(group, prefix=""):
+    """The commands of a group, and of the groups in it, by their whole names."""
+    found = {}
+    for name, each in group.commands.items():
+        is_group = hasattr(each, "commands")
+        found |= flat(each, f"{prefix}{name} ") if is_group else {prefix + name: each}
+    return found
+
+
+ALL = flat(CLI)
 
 
 def options(command):
@@ -77,13 +105,14 @@ def in_code(text):
 
 
 def test_every_command_has_a_section():
-    assert list(SECTIONS) == list(CLI.commands) == list(COMMANDS) == list(PRINTED)
+    assert list(SECTIONS) == list(COMMANDS) == list(PRINTED)
+    assert set(ALL) == set(COMMANDS)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_option_is_in_its_section(name):
     heading, text = SECTIONS[name]
-    command = CLI.commands[name]
+    command = ALL[name]
     own = options(command) - GLOBAL
     assert own <= in_code(text)
     documented = {word for word in in_code(text) if re.fullmatch(r"--?[a-z][a-z-]*", word)}
@@ -94,7 +123,7 @@ def test_every_option_is_in_its_section(name):
 
 def test_options_of_every_command():
     table = PAGE[PAGE.index("## Options of every command") : PAGE.index("## Exit codes")]
-    common = set.intersection(*(options(each) for each in CLI.commands.values()))
+    common = set.intersection(*(options(each) for each in ALL.values()))
     assert common | options(CLI) <= in_code(table)
     assert common == GLOBAL - {"-h", "--help"} or common == GLOBAL
 

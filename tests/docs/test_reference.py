@@ -6,7 +6,7 @@ import ast
 import inspect
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import msgspec
 import pytest
@@ -15,14 +15,35 @@ import leftfold
 import leftfold.errors
 import leftfold.limits
 import leftfold.testing
+from leftfold import cloudevents
 from leftfold.command import ATTEMPTS_MAX, PAUSE_MAX_S
 from leftfold.drive import READ_THREADS_MAX
+from leftfold.event import RecordedEvent, record
+from leftfold.projection import (
+    catalog,
+    columns,
+    comparing,
+    consuming,
+    database,
+    definition,
+    folding,
+    managing,
+    pacing,
+    waiting,
+)
+from leftfold.projection.comparing import Comparison, TableComparison
+from leftfold.projection.finding import FIND_ROWS, ROWS_MAX
+from leftfold.projection.managers import Projections
+from leftfold.projection.status import ProjectionStatus, QuarantinedKey
 from leftfold.reading import PAGE_EVENTS, WAIT_S
 from leftfold.snapshot import KEPT_MAX
 from leftfold.store import Capabilities, Store
 from leftfold.stores.doorbell import POLL_S
 from leftfold.stores.group import GATHER_S, GROUP_APPENDS_MAX
+from leftfold.stores.postgres.dialect import PostgresDialect
+from leftfold.stores.sqlite import database as sqlite_database
 from leftfold.stores.sqlite.connection import SqliteOptions
+from leftfold.stores.sqlite.dialect import SqliteDialect
 from leftfold.stores.sqlite.pool import READERS_MAX
 from leftfold.stores.sqlite.snapshots import SNAPSHOTS_SUFFIX
 from leftfold.upcasting import UPCASTS_MAX
@@ -36,6 +57,8 @@ ERRORS = {
     if inspect.isclass(each) and issubclass(each, Exception)
 }
 LIMITS = {name: value for name, value in vars(leftfold.limits).items() if name.endswith("_MAX")}
+CHECKPOINT_EVENTS_MAX = 10_000
+"""That `Consumer` takes; see test_a_consumer_moves_its_checkpoint_this_often."""
 # Functions and methods, and the page that has a heading with their signatures.
 CALLABLES: dict[str, list[Any]] = {
     "opening.md": [leftfold.open, leftfold.aopen],
@@ -65,6 +88,29 @@ CALLABLES: dict[str, list[Any]] = {
         leftfold.NoneMatch,
         leftfold.Version,
         leftfold.new_id,
+    ],
+    "projections.md": [
+        leftfold.Projection,
+        leftfold.SqlProjection,
+        leftfold.Consumer,
+        leftfold.EventStore.running,
+        leftfold.EventStore.view,
+        leftfold.View.get,
+        leftfold.View.find,
+        leftfold.View.count,
+        leftfold.View.sql,
+        leftfold.View.wait,
+        Projections.status,
+        Projections.quarantine,
+        Projections.rebuild,
+        Projections.compare,
+        Projections.swap,
+        Projections.rollback,
+        Projections.retry,
+        Projections.skip,
+        Projections.drop,
+        cloudevents.cloud_event,
+        cloudevents.publishing,
     ],
     "codec.md": [
         leftfold.Codec,
@@ -149,6 +195,75 @@ def test_the_guarantees_are_those_of_the_protocol() -> None:
         assert f"| {number} {name} |" in (ROOT / "README.md").read_text()
 
 
+def test_every_field_of_what_projections_say_is_in_the_reference() -> None:
+    text = PAGES["projections.md"]
+    for kind in (ProjectionStatus, QuarantinedKey, Comparison, TableComparison):
+        for field in msgspec.structs.fields(kind):
+            assert field.name in code_of(text), (kind.__name__, field.name)
+
+
+def test_every_state_is_explained() -> None:
+    found = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \|", section("projections.md", "States"), re.M)
+    states = {name for cell in found for name in re.findall(r"\w+", cell)}
+    assert states == set(get_args(get_type_hints(ProjectionStatus)["state"]))
+
+
+def test_every_column_type_is_there_for_both_engines() -> None:
+    rows = re.findall(r"^\| .* \| (.*) \| (.*) \|$", section("projections.md", "Columns"), re.M)
+    for place, dialect in enumerate((SqliteDialect(), PostgresDialect())):
+        documented = {re.findall(r"`([^`]+)`", row[place])[0] for row in rows[1:]}
+        assert documented == {dialect.column(kind) for kind in get_args(database.ColumnType)}
+
+
+def test_every_table_of_the_catalog_is_there() -> None:
+    text = section("projections.md", "Where it is kept")
+    tables = re.findall(r"CREATE TABLE IF NOT EXISTS (\w+)", "".join(catalog._TABLES))
+    assert re.findall(r"^\| `(leftfold_\w+)` \|", text, re.M) == tables
+
+
+def test_every_attribute_of_a_cloud_event_is_there() -> None:
+    metadata = leftfold.Metadata("a", "b")
+    event = leftfold.Event("account-1", b"{}", type="Opened", metadata=metadata)
+    recorded: list[RecordedEvent[Any]] = [record(event, 1, 1, 0)]
+    recorded.append(msgspec.structs.replace(recorded[0], data=leftfold.Version(1)))
+    found: set[str] = set()
+    for each in recorded:
+        found |= msgspec.json.decode(cloudevents.cloud_event(each, source="a"), type=dict).keys()
+    text = section("projections.md", "CloudEvents")
+    cells = re.findall(r"^\| (`.*?) \|", text, re.M)
+    assert {name for cell in cells for name in re.findall(r"`(\w+)`", cell)} == found
+
+
+def test_a_consumer_moves_its_checkpoint_this_often() -> None:
+    leftfold.Consumer("mail", handle=print, checkpoint_events=CHECKPOINT_EVENTS_MAX)
+    with pytest.raises(leftfold.InvalidInput):
+        leftfold.Consumer("mail", handle=print, checkpoint_events=CHECKPOINT_EVENTS_MAX + 1)
+    assert f"1 to {CHECKPOINT_EVENTS_MAX:,}: so many" in PAGES["projections.md"]
+
+
+def section(page: str, heading: str) -> str:
+    return PAGES[page].partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+
+
+def test_every_limit_of_projections_has_its_number() -> None:
+    text = section("limits.md", "Of projections")
+    # The last number of each row is the limit.
+    found = re.findall(r"^\| .* \| .*?([\d,]*\d)(?: [a-z]+)? \|$", text, re.M)
+    assert [int(number.replace(",", "")) for number in found] == [
+        definition.NAME_CHARACTERS_MAX,
+        columns.COLUMNS_MAX,
+        columns.INTEGER_MAX,
+        definition.ATTEMPTS_LIMIT,
+        CHECKPOINT_EVENTS_MAX,
+        pacing.BATCH_EVENTS_MAX,
+        managing.PARTITIONS_MAX,
+        ROWS_MAX,
+        waiting.WAIT_S_MAX,
+        sqlite_database.QUERY_TIMEOUT_S,
+        folding.ERROR_CHARACTERS_MAX,
+    ]
+
+
 def documented_arguments(page: str) -> dict[str, ast.arguments]:
     found = {}
     for name, given in re.findall(r"^##+ `(?:await )?(\w+)\((.*)\)`$", PAGES[page], re.M):
@@ -191,6 +306,34 @@ def test_signatures_are_those_of_the_code(page: str, function: Any) -> None:
         ("reference/deciders.md", f"up to {PAUSE_MAX_S * 1000:.0f} milliseconds"),
         ("reference/deciders.md", f"Of each stream the last {KEPT_MAX} are kept"),
         ("reference/deciders.md", f"bank.db{SNAPSHOTS_SUFFIX}"),
+        ("reference/deciders.md", f"do not within {waiting.WAIT_S:.0f} seconds"),
+        ("reference/limits.md", f"up to {folding.ROWS_KEPT_MAX:,} rows of keys"),
+        ("reference/projections.md", f"at most {definition.NAME_CHARACTERS_MAX} characters"),
+        ("reference/projections.md", f"is tried, 1 to {definition.ATTEMPTS_LIMIT}"),
+        ("reference/projections.md", f"*lease* for {catalog.LEASE_S:.0f} seconds"),
+        (
+            "reference/projections.md",
+            f"{pacing.BATCH_EVENTS_MIN} to {pacing.BATCH_EVENTS_MAX:,} events, and at most about",
+        ),
+        (
+            "reference/projections.md",
+            f"and at most about {pacing.BATCH_BYTES // 2**20} MiB of data",
+        ),
+        ("reference/projections.md", f"less than {pacing.BATCH_S / 2} seconds"),
+        ("reference/projections.md", f"more than {2 * pacing.BATCH_S}."),
+        ("reference/projections.md", f"after {consuming.PAUSE_MIN_S} seconds, then twice"),
+        ("reference/projections.md", f"up to {consuming.PAUSE_MAX_S:.0f} seconds."),
+        ("reference/projections.md", f"first limit rows (at most {ROWS_MAX:,})"),
+        ("reference/projections.md", f"The rows, at most {ROWS_MAX:,}, of a SELECT"),
+        ("reference/projections.md", f"seconds (at most {waiting.WAIT_S_MAX:.0f})"),
+        ("reference/projections.md", f"partitions, 1 to {managing.PARTITIONS_MAX}, has"),
+        ("reference/projections.md", f"up to {comparing.SAMPLES_MAX} samples"),
+        (
+            "reference/projections.md",
+            f"{sqlite_database.QUERY_TIMEOUT_S:.0f} seconds is the longest",
+        ),
+        ("how-to/projections.md", f"{FIND_ROWS} at a time"),
+        ("how-to/failing-projections.md", f"up to {consuming.PAUSE_MAX_S:.0f} seconds"),
         ("how-to/several-processes.md", f"about {POLL_S * 1000:.0f} milliseconds"),
         ("how-to/several-processes.md", f"({SqliteOptions().busy_timeout_s:.0f} seconds"),
         ("how-to/import-events.md", f"up to {LIMITS['APPEND_EVENTS_MAX']:,} events"),

@@ -1,4 +1,4 @@
-"""Ctrl-C at a place of our choosing."""
+"""Ctrl-C, and SIGTERM, at a place of our choosing."""
 
 from __future__ import annotations
 
@@ -17,6 +17,13 @@ def on_interrupt(action: Callable[[], object]) -> Iterator[None]:
         action()
 
     with _handling(first):
+        yield
+
+
+@contextmanager
+def on_terminate(action: Callable[[], object]) -> Iterator[None]:
+    """SIGTERM, as service managers send it, calls `action`."""
+    with _handling(lambda *_: action(), signal.SIGTERM):
         yield
 
 
@@ -55,14 +62,16 @@ class Interrupts:
 
 
 @contextmanager
-def _handling(handler: Callable[..., None]) -> Iterator[None]:
-    before = signal.getsignal(signal.SIGINT)
+def _handling(
+    handler: Callable[..., object], number: signal.Signals = signal.SIGINT
+) -> Iterator[None]:
+    before = signal.getsignal(number)
     # Signals come to the main thread; and one that is ignored, as after nohup, stays ignored.
     if before is signal.SIG_IGN or threading.current_thread() is not threading.main_thread():
         yield
         return
-    signal.signal(signal.SIGINT, handler)
+    signal.signal(number, handler)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(number, before)

@@ -8,7 +8,21 @@ from typing import Annotated
 
 import typer
 
-from leftfold.cli import backup, check, copy, demo, doctor, export, imports, log, overview, states
+from leftfold.cli import (
+    backup,
+    check,
+    copy,
+    demo,
+    doctor,
+    export,
+    imports,
+    log,
+    overview,
+    projections,
+    rebuild,
+    run,
+    states,
+)
 from leftfold.cli.options import command
 from leftfold.cli.session import Globals
 
@@ -28,8 +42,20 @@ COMMANDS: dict[str, Callable[..., int | None]] = {
     "import": imports.import_,
     "backup": backup.backup,
     "copy": copy.copy,
+    "run": run.run,
+    "projections list": projections.list_,
+    "projections status": projections.status,
+    "projections quarantine": projections.quarantine,
+    "projections rebuild": rebuild.rebuild,
+    "projections compare": projections.compare,
+    "projections swap": projections.swap,
+    "projections rollback": projections.rollback,
+    "projections retry": projections.retry,
+    "projections skip": projections.skip,
+    "projections drop": projections.drop,
     "demo": demo.demo,
 }
+GROUPS = {"projections": "Look after projections and consumers: how they are, and what to do."}
 
 
 def _print_version(is_asked: bool) -> None:
@@ -69,8 +95,13 @@ def make() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     program.callback()(before)
+    groups = {"": program}
+    for name, help in GROUPS.items():
+        groups[name] = typer.Typer(name=name, help=help, no_args_is_help=True)
+        program.add_typer(groups[name])
     for name, function in COMMANDS.items():
-        program.command(name)(command(function))
+        group, _, own = name.rpartition(" ")
+        groups[group].command(own)(command(function))
     return program
 
 

@@ -74,26 +74,32 @@ class Session:
     """One run of one command."""
 
     def __init__(self, options: Globals) -> None:
-        self._options = options
+        self.options = options
         self.output = Output(is_json=options.json)
         self._target: Target | None = None
 
     @property
     def url(self) -> str:
         """The URL of the store. Raises InvalidInput where none is given."""
-        if not self._options.store:
+        if not self.options.store:
             raise InvalidInput("which store? Give --store sqlite:///bank.db, or set LEFTFOLD_STORE")
-        return self._options.store
+        return self.options.store
 
     def open(self, codec: EventCodec | App = RAW, *, may_create: bool = False) -> EventStore:
         """The store. It has to be there already, unless `may_create`."""
         return open_at(self.url, codec, may_create=may_create)
 
+    def open_app(self, views: str | None) -> EventStore:
+        """The store with the App, and its read models in `views`; None: beside the log."""
+        app = self.app
+        _check_place(self.url, may_create=False)
+        return leftfold.open(self.url, app, views=views)
+
     @property
     def target(self) -> Target | None:
         """What --app names, or None where it is not given."""
-        if self._target is None and self._options.app:
-            self._target = load_target(self._options.app)
+        if self._target is None and self.options.app:
+            self._target = load_target(self.options.app)
         return self._target
 
     @property
@@ -107,13 +113,15 @@ class Session:
         if self.target is None:
             raise InvalidInput("which app? Give --app MODULE:ATTRIBUTE, or set LEFTFOLD_APP")
         if self.target.app is None:
-            raise InvalidInput(f"{self.target.name} is a Codec; deciders are in an App")
+            raise InvalidInput(
+                f"{self.target.name} is a Codec, which has no deciders or projections"
+            )
         return self.target.app
 
 
 def open_at(url: str, codec: EventCodec | App = RAW, *, may_create: bool = False) -> EventStore:
     """The store that `url` names. It has to be there already, unless `may_create`."""
-    _check_place(url, may_create)
+    _check_place(url, may_create=may_create)
     return leftfold.open(url, codec)
 
 
@@ -123,7 +131,7 @@ def path_of(url: str) -> str | None:
     return unquote(parts.path[1:]) if parts.scheme == "sqlite" and not parts.netloc else None
 
 
-def _check_place(url: str, may_create: bool) -> None:
+def _check_place(url: str, *, may_create: bool) -> None:
     if url.startswith("memory:"):
         raise InvalidInput("memory:// is empty in every command; a command needs a file")
     if may_create:

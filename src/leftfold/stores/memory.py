@@ -103,7 +103,8 @@ class MemoryStore:
         check_read(query, after, until, limit)
         with self._mutex:
             self._refuse_if_closed()
-            log: Any = reversed(self._log) if backwards else self._log
+            start = after if isinstance(after, int) else 0
+            log: Any = reversed(self._log) if backwards else islice(self._log, start, None)
             within = (
                 event
                 for event in log

@@ -12,11 +12,13 @@ from leftfold.drive import BlockingDriver, Driver
 from leftfold.errors import StoreClosed
 from leftfold.event import Appended, Event, RecordedEvent, now_us
 from leftfold.limits import check_append, check_read
+from leftfold.projection.keeping import Keeper
 from leftfold.query import ALL, Bound, Condition, Query
 from leftfold.store import Capabilities
 from leftfold.stores.doorbell import Doorbell
 from leftfold.stores.group import Append, GroupCommit, Outcome
 from leftfold.stores.sqlite.connection import SqliteOptions, connect, translate
+from leftfold.stores.sqlite.inlining import SqliteInlineLog
 from leftfold.stores.sqlite.pool import ReaderPool
 from leftfold.stores.sqlite.reader import Names, PageRequest, Reader
 from leftfold.stores.sqlite.writer import Writer
@@ -52,6 +54,11 @@ class SqliteStore:
         self._readers = ReaderPool(self._open_reader)
         self._group = GroupCommit(self._driver, self._commit)
         self._doorbell = Doorbell(self._driver, self._head)
+        self.inline_log = SqliteInlineLog(self._keep_with)
+        """For projections that are kept in the transaction of each append."""
+
+    def _keep_with(self, keeper: Keeper) -> None:
+        self._writer.keeper = keeper
 
     @property
     def capabilities(self) -> Capabilities:

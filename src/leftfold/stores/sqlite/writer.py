@@ -17,11 +17,15 @@ from leftfold.errors import (
     InvalidInput,
     LeftfoldError,
     OutcomeUnknown,
+    ProjectionFailed,
+    ProjectionRefused,
 )
-from leftfold.event import NO_METADATA, Appended, Event, pack_metadata, to_us
+from leftfold.event import NO_METADATA, Appended, Event, RecordedEvent, pack_metadata, to_us
+from leftfold.projection.keeping import Keeper
 from leftfold.query import Condition, StreamVersion, category_of
 from leftfold.stores.group import Append, Outcome
 from leftfold.stores.sqlite.connection import translate
+from leftfold.stores.sqlite.inlining import InlineTransaction, as_recorded
 from leftfold.stores.sqlite.select import PositionSelect
 
 NAMES_CACHED_MAX = 200_000
@@ -60,6 +64,8 @@ class Writer:
         self._position = self._recorded_us = 0
         self._data_version = -1
         """-1: nothing that is remembered can be trusted."""
+        self.keeper: Keeper | None = None
+        """What else is to be written in the transactions that append."""
 
     @property
     def head(self) -> int:
@@ -74,6 +80,9 @@ class Writer:
             return self._attempt(appends)
         except apsw.Error as error:
             return [self._refused(error) for _ in appends]
+        except LeftfoldError as error:
+            # What inline projections need is not there.
+            return [error for _ in appends]
 
     def _attempt(self, appends: Sequence[Append]) -> Sequence[Outcome]:
         try:
@@ -94,7 +103,7 @@ class Writer:
             self._cursor.execute("BEGIN IMMEDIATE")
             data_version = self._refresh(trusted)
             head = self._position
-            outcomes = [self._append(append, ids_first) for append in appends]
+            outcomes = self._append_all(appends, ids_first)
             if self._position == head:
                 self._cursor.execute("ROLLBACK")
                 self._data_version = data_version
@@ -156,7 +165,54 @@ class Writer:
         ]
 
     def _refused(self, error: apsw.Error) -> LeftfoldError:
+        if getattr(error, "extendedresult", 0) == apsw.SQLITE_CONSTRAINT_TRIGGER:
+            return ProjectionRefused(f"{self._path}: {error}; nothing was recorded")
         return translate(error, self._path, "; nothing was recorded")
+
+    def _append_all(self, appends: Sequence[Append], ids_first: bool) -> Sequence[Outcome]:
+        if self.keeper is None:
+            return [self._append(append, ids_first) for append in appends]
+        try:
+            return self._keep(self.keeper, appends, ids_first)
+        except ProjectionFailed as failed:
+            if len(appends) == 1:
+                return [failed]
+        # Which of them it was: the others are recorded.
+        middle = len(appends) // 2
+        halves = appends[:middle], appends[middle:]
+        return [outcome for half in halves for outcome in self._append_all(half, ids_first)]
+
+    def _keep(
+        self, keeper: Keeper, appends: Sequence[Append], ids_first: bool
+    ) -> Sequence[Outcome]:
+        """Append all, and do to the read models what they come to. Raises ProjectionFailed when
+        everything is again as it was.
+        """
+        position = self._position
+        outcomes: list[Outcome] = []
+        recorded: list[RecordedEvent[bytes]] = []
+        transaction = InlineTransaction(self._connection, self._path)
+        self._cursor.execute("SAVEPOINT keep")
+        keeper.claim(transaction, position + sum(len(append.events) for append in appends))
+        for append in appends:
+            outcome = self._append(append, ids_first)
+            outcomes.append(outcome)
+            if isinstance(outcome, Appended) and not outcome.is_repeat:
+                recorded += as_recorded(append.events, outcome, self._recorded_us)
+        try:
+            if recorded:
+                keeper.apply(transaction, recorded)
+            else:
+                self._cursor.execute("ROLLBACK TO keep")
+        except ProjectionFailed:
+            self._cursor.execute("ROLLBACK TO keep")
+            self._cursor.execute("RELEASE keep")
+            self._position = position
+            for names in (self._streams, self._kinds, self._tags):
+                names.clear()
+            raise
+        self._cursor.execute("RELEASE keep")
+        return outcomes
 
     def _append(self, append: Append, ids_first: bool) -> Outcome:
         try:

@@ -1,0 +1,1 @@
+"""Projections: the keyed left fold, with tables whose rows are the states."""

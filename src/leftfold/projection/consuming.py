@@ -1,0 +1,295 @@
+"""The flow of one consumer: it claims a partition of a build, then reads, applies and moves the
+checkpoint, for ever. Catch-up and live are the same loop.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable, Callable
+
+import msgspec
+
+from leftfold.errors import StoreClosed, UndecodableEvent
+from leftfold.event import RecordedEvent, now_us
+from leftfold.projection.applying import Applied, Batch, moved, work_of
+from leftfold.projection.catalog import (
+    Build,
+    Failure,
+    LeaseLost,
+    Progress,
+    Quarantined,
+    advance,
+    claim,
+    progress,
+    put_in_quarantine,
+    quarantined,
+    release,
+    skips,
+)
+from leftfold.projection.database import Transaction
+from leftfold.projection.definition import Consumer, Subscriber
+from leftfold.projection.delivering import Delivering
+from leftfold.projection.folding import Control, Events, failure_of, partition_of
+from leftfold.projection.pacing import Pace
+from leftfold.projection.parts import ProjectionParts
+from leftfold.query import ALL
+from leftfold.reading import Decoding
+
+WAIT_S = 0.25
+"""How long a consumer takes at most to see that it is to stop, or to do something else."""
+IDLE_CHECKPOINT_S = 1.0
+"""How often a checkpoint moves over events that do not match."""
+PAUSE_MIN_S = 0.1
+PAUSE_MAX_S = 30.0
+"""Pauses between attempts double from the one to the other, in seconds."""
+
+Page = list[RecordedEvent[bytes]]
+Apply = Callable[[Progress, Batch, Control], Awaitable[Applied]]
+
+logger = logging.getLogger("leftfold")
+
+
+class Consuming:
+    """One consumer of a subscriber: of a build, and of one of its partitions. `at` is the name of
+    the owner and the partition.
+    """
+
+    def __init__(
+        self, parts: ProjectionParts, subscriber: Subscriber, build: Build, *, at: tuple[str, int]
+    ) -> None:
+        self._parts = parts = parts.beside()
+        self._subscriber = subscriber
+        self._owner, self._partition = at
+        self._database = parts.database_of(subscriber)
+        self._decoding = Decoding(parts.codec, subscriber.events)
+        self._apply = _applying(parts, subscriber, build, lambda: self.stopping)
+        self._pace = Pace()
+        self._control = Control()
+        self._failed = (0, 0)
+        """The position of what failed last, and at how many attempts."""
+        self._written_s = self._looked_s = 0.0
+        self.build = build
+        self.held: Progress | None = None
+        """How far it is, as long as it is the owner."""
+        self.stopping = False
+        self.place = f"{subscriber.name} (build {build.id}, partition {self._partition})"
+
+    async def run(self) -> None:
+        """Go on until `stopping`, or until the store is closed. Errors pause it and end nothing."""
+        try:
+            await self._run()
+        finally:
+            self._parts.driver.close()
+
+    async def _run(self) -> None:
+        pause_s = PAUSE_MIN_S
+        while not self.stopping:
+            try:
+                await self._round()
+                pause_s = PAUSE_MIN_S
+                continue
+            except StoreClosed:
+                break
+            except LeaseLost:
+                logger.warning("%s: another worker owns it now", self.place)
+            except Exception:
+                # Whatever it is, it must neither end this consumer nor hold up others.
+                logger.exception("%s: it goes on in %s s", self.place, pause_s)
+                self._parts.look_again()
+            self.held = None
+            await self._pause(pause_s)
+            pause_s = min(2 * pause_s, PAUSE_MAX_S)
+        await self._release()
+
+    async def _round(self) -> None:
+        if self.held is None:
+            await self._claim()
+        elif self.held.failure or _is_on_hold(self.held):
+            await self._pause(WAIT_S)
+            await self._look(self.held)
+        else:
+            await self._go_on(self.held)
+
+    async def _claim(self) -> None:
+        owner, partition, build = self._owner, self._partition, self.build.id
+        held = await self._parts.write(
+            self._database, lambda tx: claim(tx, build, partition, owner)
+        )
+        if held is None:
+            await self._pause(WAIT_S)
+            return
+        self._failed = (0, 0)
+        await self._look(held)
+        if not await self._is_of_this_log(held):
+            reason = "this is another log than before: it does not hold what was applied; rebuild"
+            await self._stop(held, Failure(held.event_position, "", 0, "", "", reason, 1, now_us()))
+
+    async def _is_of_this_log(self, held: Progress) -> bool:
+        if held.position > await self._parts.store.head():
+            return False
+        if not held.event_position:
+            return True
+        found = await self._parts.store.read(ALL, after=held.event_position - 1, limit=1)
+        return bool(found) and found[0].id_bytes == held.event_id
+
+    async def _look(self, held: Progress) -> None:
+        """See what is wanted: to go on after a failure, to hold, to try a key again, or to pass
+        over an event.
+        """
+
+        def look(tx: Transaction) -> tuple[list[Progress], list[Quarantined], set[tuple[int, str]]]:
+            of_build = self.build.id
+            return progress(tx, of_build), quarantined(tx, of_build), skips(tx, self.build)
+
+        found, waiting, skipped = await self._parts.read(self._database, look)
+        now = next((each for each in found if each.partition == self._partition), None)
+        if now is None or (now.fence, now.position) != (held.fence, held.position):
+            raise LeaseLost(self.place)
+        if held.failure and not now.failure:
+            self._failed = (0, 0)
+        due = (each for each in waiting if each.is_due and self._is_mine(each.key))
+        keys = frozenset(each.key for each in waiting)
+        self._control = Control(keys, frozenset(skipped), next(due, None))
+        self._looked_s = time.monotonic()
+        self.held = now
+
+    def _is_mine(self, key: str) -> bool:
+        return partition_of(key, self.build.partitions) == self._partition
+
+    async def _go_on(self, held: Progress) -> None:
+        """Apply what comes next: for all keys, or for one that is to make up for what it missed."""
+        self._pace.begin()
+        only = self._control.only
+        head = await self._parts.store.head()
+        after, until = (only.position - 1, held.position) if only else (held.position, _bound(held))
+        page = await self._parts.store.read(
+            self._decoding.query, after=after, until=until, limit=self._pace.limit
+        )
+        end = head if until is None else min(head, until)
+        if len(page) == self._pace.limit:
+            end = page[-1].position
+        elif only:
+            end = held.position
+        else:
+            end = max(end, held.position, page[-1].position if page else 0)
+        if page or only:
+            await self._apply_page(held, page, end)
+        else:
+            await self._wait(held, end)
+
+    async def _apply_page(self, held: Progress, page: Page, until: int) -> None:
+        events, failure = await self._parts.driver.call(self._decode, page)
+        only = self._control.only
+        end = until if failure is None else max(failure.position - 1, 0 if only else held.position)
+        if failure is not None and only is not None:
+            failure = msgspec.structs.replace(failure, key=only.key)
+        applied = await self._apply(held, Batch(events, end), self._control)
+        self.held = msgspec.structs.replace(applied.progress, signal=applied.signal)
+        self._written_s = time.monotonic()
+        failure = applied.failure or failure
+        pause_s = self._pace.end(self.build, page, failed=failure is not None)
+        if failure is not None:
+            await self._fail(self.held, failure)
+        elif applied.signal != held.signal or only is not None:
+            await self._look(self.held)
+        await self._pause(pause_s)
+
+    def _decode(self, page: Page) -> tuple[Events, Failure | None]:
+        """The events, or those before the first that cannot be decoded."""
+        skips = self._control.skips
+        page = [each for each in page if (each.position, "") not in skips] if skips else page
+        try:
+            return self._decoding.page(page), None
+        except UndecodableEvent as error:
+            bad = next(each for each in page if each.position == error.position)
+            before = [each for each in page if each.position < error.position]
+            return self._decoding.page(before), failure_of(bad, "", error)
+
+    async def _fail(self, held: Progress, failure: Failure) -> None:
+        """Try again after a pause; then stop, or let that key alone wait."""
+        position, attempts = self._failed
+        attempts = attempts + 1 if position == failure.position else 1
+        self._failed = (failure.position, attempts)
+        failure = msgspec.structs.replace(failure, attempts=attempts)
+        logger.warning("%s: %s", self.place, failure.text())
+        only = self._control.only
+        if only is not None:
+            await self._quarantine(held, failure, waiting=only.waiting)
+        elif attempts < self._subscriber.attempts_max:
+            await self._pause(min(PAUSE_MIN_S * 2 ** (attempts - 1), PAUSE_MAX_S))
+        elif self._subscriber.on_failure == "quarantine" and failure.key:
+            await self._quarantine(held, failure, waiting=0)
+        else:
+            await self._stop(held, failure)
+
+    async def _quarantine(self, held: Progress, failure: Failure, *, waiting: int) -> None:
+        text = msgspec.json.encode(failure).decode()
+        each = Quarantined(held.build, failure.key, failure.position, text, waiting, 0)
+
+        def write(tx: Transaction) -> None:
+            advance(tx, held, held)
+            put_in_quarantine(tx, each)
+
+        await self._parts.write(self._database, write, durable=True)
+        await self._look(held)
+
+    async def _stop(self, held: Progress, failure: Failure) -> None:
+        stopped = msgspec.structs.replace(held, failure=msgspec.json.encode(failure).decode())
+        logger.error("%s is stopped: %s", self.place, failure.text())
+        await self._move(held, stopped)
+
+    async def _move(self, held: Progress, to: Progress) -> None:
+        signal = await self._parts.write(self._database, lambda tx: advance(tx, held, to))
+        self.held = msgspec.structs.replace(to, signal=signal)
+        self._written_s = time.monotonic()
+
+    async def _wait(self, held: Progress, end: int) -> None:
+        """Nothing is there to be applied up to `end`: move on, and wait for more."""
+        is_late = time.monotonic() - self._written_s >= IDLE_CHECKPOINT_S
+        if end > held.position and (is_late or self.build.state == "building"):
+            # What it passes over tells logs apart, too.
+            last = await self._parts.store.read(ALL, until=end, limit=1, backwards=True)
+            passed = moved(held, last, end)
+            await self._move(held, msgspec.structs.replace(passed, events=held.events))
+        await self._parts.store.wait(end, WAIT_S)
+        if self.held is not None and time.monotonic() - self._looked_s >= WAIT_S:
+            await self._look(self.held)
+
+    async def _pause(self, seconds: float) -> None:
+        """Sleep, but for as long as nobody wants this to stop."""
+        deadline_s = time.monotonic() + seconds
+        while not self.stopping and (left_s := deadline_s - time.monotonic()) > 0:
+            await self._parts.driver.promise().wait(min(left_s, WAIT_S))
+
+    async def _release(self) -> None:
+        held, self.held = self.held, None
+        if held is None:
+            return
+        try:
+            await self._parts.write(self._database, lambda tx: release(tx, held))
+        except Exception as error:
+            # The lease runs out by itself.
+            logger.warning("%s: its lease was not given up: %s", self.place, error)
+
+
+def _applying(
+    parts: ProjectionParts, subscriber: Subscriber, build: Build, is_over: Callable[[], bool]
+) -> Apply:
+    database = parts.database_of(subscriber)
+    if isinstance(subscriber, Consumer):
+        return Delivering(parts, subscriber, database, is_over).apply
+    work = work_of(subscriber, build, database)
+
+    async def apply(held: Progress, batch: Batch, control: Control) -> Applied:
+        return await parts.driver.call(work.apply, held, batch, control)
+
+    return apply
+
+
+def _is_on_hold(held: Progress) -> bool:
+    return now_us() < held.hold_until_us and held.position >= held.hold_position
+
+
+def _bound(held: Progress) -> int | None:
+    return held.hold_position if now_us() < held.hold_until_us else None

@@ -1,0 +1,89 @@
+"""Running projections and consumers as a process."""
+
+from __future__ import annotations
+
+import json
+import signal
+from typing import Any
+
+import pytest
+from cli_support import wait_for
+from test_cli_projections import app, built, deposited, here, rows, store
+
+__all__ = ["app", "built", "here", "store"]
+
+
+def started(process: Any) -> dict[str, Any]:
+    line: dict[str, Any] = json.loads(process.stdout.readline())
+    assert line["message"].startswith("running ")
+    return line
+
+
+def ended(process: Any, number: signal.Signals) -> list[dict[str, Any]]:
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert err == b""
+    return [json.loads(line) for line in out.splitlines()]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_it_runs_until_it_is_told_to_stop(
+    store: Any, spawn: Any, number: signal.Signals, code: int
+) -> None:
+    process = spawn("run", "projected:app", "--json")
+    line = started(process)
+    assert line["message"] == "running balances, lively, mails"
+    assert line["level"] == "info"
+    wait_for(lambda: all(not each.events_behind for each in store.projections.status()))
+    lines = ended(process, number)
+    assert lines[-1]["message"] == "stopping"
+    assert process.returncode == code
+    assert rows() == {"a": 5, "b": 7, "c": 9}
+    # Whoever stops in good order leaves its work to others at once.
+    assert [each.owners for each in store.projections.status()] == [[], [], []]
+
+
+def test_only_those_that_are_named(store: Any, spawn: Any) -> None:
+    process = spawn("run", "--only", "mails", "--app", "projected:app", "--json")
+    assert started(process)["message"] == "running mails"
+    wait_for(lambda: not store.projections.status("mails")[0].events_behind)
+    ended(process, signal.SIGTERM)
+    assert store.projections.status("balances")[0].state == "new"
+
+
+def test_failures_are_a_line_each(store: Any, spawn: Any) -> None:
+    deposited(store, 13)
+    process = spawn("run", "projected:app", "--json")
+    started(process)
+    wait_for(lambda: store.projections.status("balances")[0].failure)
+    lines = ended(process, signal.SIGTERM)
+    failed = [each for each in lines if each["level"] == "error"]
+    assert any("ValueError: thirteen" in each["message"] for each in failed)
+
+
+@pytest.mark.parametrize("options", [[], ["--no-swap"]])
+def test_builds_of_changed_code_are_swapped_in_unless_told_not_to(
+    built: Any, spawn: Any, app: Any, options: list[str]
+) -> None:
+    app(FACTOR="2")
+    process = spawn("run", "projected:app", "--json", *options, env={"FACTOR": "2"})
+    started(process)
+    state = "ready" if options else "serving"
+    wait_for(lambda: built.projections.status("balances")[-1].state == state)
+    ended(process, signal.SIGTERM)
+    assert rows() == ({"a": 5, "b": 7, "c": 9} if options else {"a": 10, "b": 14, "c": 18})
+
+
+def test_lines_for_people(store: Any, spawn: Any) -> None:
+    process = spawn("run", "projected:app")
+    assert process.stdout.readline().split()[1:3] == [b"info", b"running"]
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 0
+
+
+def test_bad_input(store: Any, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "'nobody'" in run("run", "projected:app", "--only", "nobody", code=2).err
+    assert "no module" in run("run", "missing:app", code=2).err
+    monkeypatch.delenv("LEFTFOLD_APP")
+    assert "which app" in run("run", code=2).err

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from eventsourcing.application import Application
 from eventsourcing.domain import Aggregate
@@ -54,6 +55,18 @@ class Account(Aggregate):
             )
 
 
+def synchronous_connections(factory: Any, synchronous: str) -> None:
+    """Let all connections of a factory have the wanted `synchronous`."""
+    create = factory.datastore.pool._create_connection
+
+    def create_configured():
+        connection = create()
+        connection.cursor().execute(f"PRAGMA synchronous={synchronous}")
+        return connection
+
+    factory.datastore.pool._create_connection = create_configured
+
+
 class Bank(Application):
     """An application whose connections all have the wanted `synchronous`."""
 
@@ -64,14 +77,7 @@ class Bank(Application):
 
     def construct_factory(self, env):
         factory = super().construct_factory(env)
-        create = factory.datastore.pool._create_connection
-
-        def create_configured():
-            connection = create()
-            connection.cursor().execute(f"PRAGMA synchronous={self._synchronous}")
-            return connection
-
-        factory.datastore.pool._create_connection = create_configured
+        synchronous_connections(factory, self._synchronous)
         return factory
 
     def pragmas(self) -> str:

@@ -13,7 +13,7 @@ import apsw
 import leftfold
 from bench.core import Subject
 from bench.data import ACTOR, Command, Posted, commands, tags_of
-from leftfold import RAW, Codec, Event, Metadata
+from leftfold import RAW, App, Codec, Event, Metadata
 
 CODEC = Codec(Posted)
 FULL, RELAXED = "full", "may_lose_latest"
@@ -43,6 +43,8 @@ def events_of(command: Command, cls: type[Posted], tagged: bool) -> list[Event[P
 class Writer(Subject):
     """One writer: `EventStore.append` with `batch` events each."""
 
+    codec: Codec | App = CODEC
+
     def __init__(
         self, name: str, *, batch: int = 1, tagged: bool = False, durability: str = FULL
     ) -> None:
@@ -55,7 +57,7 @@ class Writer(Subject):
         return url(directory / f"{self.name}.db".replace(" ", "-"), self._durability)
 
     def open(self, directory: Path) -> None:
-        self._es = leftfold.open(self._url(directory), CODEC)
+        self._es = leftfold.open(self._url(directory), self.codec)
 
     def settings(self) -> str:
         return pragmas(self._es.store._writer._connection)

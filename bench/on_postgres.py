@@ -117,11 +117,14 @@ class OnEventsourcing(OnPostgres):
     def _opened(self, directory: Path) -> Application:
         with psycopg.connect(self._cluster.url, autocommit=True) as connection:
             connection.execute(f"CREATE SCHEMA IF NOT EXISTS {self.schema}")
+        return Application(self._environment())
+
+    def _environment(self) -> dict[str, str]:
         place = conninfo_to_dict(self._cluster.url)
         names = ("dbname", "host", "port", "user", "password")
         env = {f"POSTGRES_{name.upper()}": str(place[name]) for name in names}
         module = {"PERSISTENCE_MODULE": "eventsourcing.postgres"}
-        return Application({**module, **env, "POSTGRES_SCHEMA": self.schema})
+        return {**module, **env, "POSTGRES_SCHEMA": self.schema}
 
 
 class EventsourcingWriter(OnEventsourcing, on_eventsourcing.Writer):

@@ -12,7 +12,9 @@ from bench import (
     on_leftfold,
     on_raw,
     on_umadb,
+    projecting,
     rows_postgres,
+    rows_projections,
 )
 from bench.core import Goal, Row, Subject
 from bench.data import Posted, PostedArray
@@ -42,6 +44,7 @@ def all_rows(scale: float, boundary_events: int) -> list[Row]:
         _size(scaled(50_000, 10)),
         _boundary(scaled(300), boundary_events),
         *rows_postgres.all_rows(scaled),
+        *rows_projections.all_rows(scaled),
     ]
 
 
@@ -165,6 +168,8 @@ def _reading(events: int) -> list[Row]:
         on_leftfold.Reader("leftfold", events),
         on_leftfold.Reader("leftfold, undecoded", events, decoded=False),
         loading.Folder("leftfold, one state", events),
+        projecting.Viewer("leftfold, live rows", events, is_live=True),
+        projecting.Viewer("leftfold, rows as of", events, is_live=False),
         on_raw.Reader("bare rows"),
         on_eventsourcing.Reader(ES, events),
         on_eventsourcing.Reader(f"{ES}, its log reader", events, own_reader=True),
@@ -176,6 +181,9 @@ def _reading(events: int) -> list[Row]:
         Goal("leftfold, undecoded", "bare rows", 0.35),
         Goal("leftfold, one state", ES, 12),
         Goal("leftfold, one state", "bare rows", 0.35),
+        Goal("leftfold, live rows", ES, 12),
+        Goal("leftfold, live rows", "bare rows"),
+        Goal("leftfold, rows as of", ES, 12),
         Goal("bare rows", ES),
     ]
     shares = [

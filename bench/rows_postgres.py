@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from bench import on_postgres, on_raw_postgres
+from bench import on_postgres, on_raw_postgres, projecting
 from bench.core import Goal, Row
 from bench.on_postgres import Cluster
 from bench.processes import Processes
@@ -105,6 +105,7 @@ def _reading(events: int) -> Row:
     subjects = [
         on_postgres.Reader(cluster, "leftfold", events),
         on_postgres.Reader(cluster, "leftfold, undecoded", events, decoded=False),
+        projecting.PostgresViewer(cluster, "leftfold, live rows", events, is_live=True),
         on_raw_postgres.Reader(cluster, "bare rows"),
         on_postgres.EventsourcingReader(cluster, ES, events),
         on_postgres.EventsourcingReader(cluster, own_reader, events, own_reader=True),
@@ -114,6 +115,8 @@ def _reading(events: int) -> Row:
         Goal("leftfold", own_reader, 12),
         Goal("leftfold", "bare rows", 0.35),
         Goal("leftfold, undecoded", "bare rows", 0.35),
+        Goal("leftfold, live rows", ES, 12),
+        Goal("leftfold, live rows", "bare rows"),
         Goal("bare rows", ES),
     ]
     return Row("PG-W5", f"PostgreSQL: read {events:,} events", subjects, events, goals)

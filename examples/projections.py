@@ -21,7 +21,6 @@ from msgspec.structs import replace
 import leftfold
 from leftfold import REMOVED, App, Codec, Consumer, Event, EventStore, Projection, RecordedEvent
 from leftfold.cloudevents import publishing
-from leftfold.projection.definition import Sql
 
 # ------------------------------------------------------------------------------------------------
 # Events
@@ -152,11 +151,11 @@ directory = Projection(
 
 
 # Tables of one's own, for what is no row for each key: they and the checkpoint are one transaction.
-def create_turnover(sql: Sql) -> None:
+def create_turnover(sql: leftfold.Sql) -> None:
     sql.execute(f"CREATE TABLE {sql.table} (day TEXT PRIMARY KEY, cents BIGINT NOT NULL)")
 
 
-def add_turnover(sql: Sql, events: Sequence[RecordedEvent[Money]]) -> None:
+def add_turnover(sql: leftfold.Sql, events: Sequence[RecordedEvent[Money]]) -> None:
     cents: Counter[str] = Counter()
     for event in events:
         cents[f"{event.occurred_at:%Y-%m-%d}"] += int(event.data.amount * 100)

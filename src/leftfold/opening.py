@@ -64,16 +64,29 @@ def open(
     Raises InvalidInput, IncompatibleStore, StoreUnavailable; for inline projections also
     Unsupported, ProjectionFailed, ProjectionRefused.
     """
+    es = open_as_it_is(url, codec, views=views, cached_states_max=cached_states_max)
+    run_sync(es._keep_inline())
+    return es
+
+
+def open_as_it_is(
+    url: str,
+    codec: EventCodec | App = RAW,
+    *,
+    views: str | None = None,
+    cached_states_max: int = 0,
+) -> EventStore:
+    """As `open`, for those who look after projections: inline ones are not built by opening, and
+    appends to a log that has some are refused.
+    """
     opened = _open_stores(url, BlockingDriver(), views)
-    es = EventStore(
+    return EventStore(
         opened.store,
         codec,
         snapshots=opened.snapshots,
         databases=(opened.views, opened.log_database),
         cached_states_max=cached_states_max,
     )
-    run_sync(es._keep_inline())
-    return es
 
 
 async def aopen(

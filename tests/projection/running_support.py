@@ -46,7 +46,7 @@ def threads_of_runners() -> list[str]:
     return [
         each.name
         for each in threading.enumerate()
-        if each.name.startswith("leftfold-") and "poll" not in each.name
+        if each.name.startswith("leftfold-") and each.name != "leftfold-news"
     ]
 
 

@@ -16,7 +16,7 @@ import attrs
 import msgspec
 import pydantic
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from msgspec import Struct
 
@@ -165,6 +165,11 @@ names = st.text(min_size=1, max_size=20)
 
 
 @given(stream=names, type=names, id=names)
+@example("a\x7f", "b", "c")
+@example("a", "b\ufdd0", "c")
+@example("a", "b", "c\ufffe")
+@example("a\U0010ffff", "b", "c")
+@example("a\ufffd", "b\U0010fffd", "\xa0")
 def test_a_cloud_event_is_valid_or_refused(stream: str, type: str, id: str) -> None:
     event = recorded(stream=stream, type=type, metadata=Metadata(correlation_id=id))
     if all(map(is_string, (stream, type, id))):

@@ -15,10 +15,11 @@ import typer
 from msgspec import Struct
 from msgspec.structs import replace
 
+from leftfold.cli.interrupt import on_interrupt
 from leftfold.cli.output import complain
 from leftfold.cli.progress import Timer, bar
 from leftfold.cli.projections import Named, show_comparison
-from leftfold.cli.session import PROBLEMS, Globals, Session
+from leftfold.cli.session import INTERRUPTED, PROBLEMS, Globals, Session
 from leftfold.errors import InvalidInput
 from leftfold.facade import EventStore
 from leftfold.projection.comparing import Comparison
@@ -71,13 +72,18 @@ class Rebuilt(Struct, frozen=True):
 def rebuild(session: Session, options: RebuildOptions) -> int | None:
     """Build a projection again from the log, beside the build that serves, and compare them."""
     name, timer = options.name, Timer()
-    with session.open_app(options.views) as store:
+    interrupts: list[int] = []
+    # Ctrl-C waits until the workers are there, who then leave their work in good order.
+    with (
+        session.open_app(options.views) as store,
+        on_interrupt(lambda: interrupts.append(INTERRUPTED)),
+    ):
         before = _begin(store, options)
         with (
             _helped(session, options) as helpers,
             store.running(only=[name], swap="manual", share=(0, options.workers)),
         ):
-            found = _fold(store, before, helpers)
+            found = _fold(store, before, helpers, interrupts)
             if found is None:
                 return PROBLEMS
             others = [each.build for each in store.projections.status(name)]
@@ -118,7 +124,10 @@ def _status(store: EventStore, name: str, build: int | None) -> ProjectionStatus
 
 
 def _fold(
-    store: EventStore, before: ProjectionStatus, helpers: list[BaseProcess]
+    store: EventStore,
+    before: ProjectionStatus,
+    helpers: list[BaseProcess],
+    interrupts: list[int],
 ) -> ProjectionStatus | None:
     """Wait until the build is complete; None where that cannot be."""
     end = before.head
@@ -135,6 +144,9 @@ def _fold(
             if any(not each.is_alive() for each in helpers):
                 complain(f"a worker has ended; the same command goes on with build {now.build}")
                 return None
+            if interrupts:
+                complain(f"the same command goes on with build {now.build}")
+                raise KeyboardInterrupt
             time.sleep(LOOK_S)
 
 

@@ -20,6 +20,7 @@ from leftfold.cli.target import Target, load_target
 from leftfold.codec import RAW, Codec, EventCodec
 from leftfold.errors import InvalidInput, LeftfoldError
 from leftfold.facade import EventStore
+from leftfold.opening import open_as_it_is
 from leftfold.query import select
 
 PROBLEMS = 1
@@ -93,7 +94,7 @@ class Session:
         """The store with the App, and its read models in `views`; None: beside the log."""
         app = self.app
         _check_place(self.url, may_create=False)
-        return leftfold.open(self.url, app, views=views)
+        return open_as_it_is(self.url, app, views=views)
 
     @property
     def target(self) -> Target | None:

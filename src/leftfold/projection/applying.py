@@ -27,6 +27,7 @@ from leftfold.projection.folding import (
     Events,
     Fold,
     RowTable,
+    by_position,
     failure_of,
 )
 
@@ -70,9 +71,24 @@ def work_of(subscriber: Subscriber, build: Build, database: Database) -> Work:
 def make_tables(tx: Transaction, build: Build, subscriber: Subscriber) -> None:
     """Make the tables of a build, empty."""
     if isinstance(subscriber, SqlProjection):
+        before = {*tx.relations("")}
         subscriber.create(BuildSql(tx, build.table))
+        _check_tables(build, {*tx.relations("")} - before)
     elif isinstance(subscriber, Projection):
         _make_table(tx, build, subscriber)
+
+
+def _check_tables(build: Build, made: set[str]) -> None:
+    """Refuse, with InvalidInput, tables that nobody would find again, to read or to drop them."""
+    astray = [
+        each for each in made if each != build.table and not each.startswith(f"{build.table}_")
+    ]
+    if astray or not made:
+        found = ", ".join(sorted(astray)) or "none"
+        raise InvalidInput(
+            f"create of {build.name!r} makes tables named sql.table, or beginning with it and _, "
+            f"such as f'{{sql.table}}_lines'; found {found}"
+        )
 
 
 def _make_table(tx: Transaction, build: Build, projection: Projection[Any]) -> None:
@@ -129,20 +145,25 @@ class SqlWork:
             pass
         # One by one, to see which of them it cannot take.
         signal = held.signal
-        for event in events:
+        for each in by_position(events):
             try:
-                done = self._at_once(held, [event], event.position)
+                done = self._at_once(held, each, each[0].position)
             except _Failed as failed:
-                return Applied(held, signal, failure_of(event, "", failed.error))
+                return Applied(held, signal, failure_of(each[0], "", failed.error))
             held, signal = done.progress, done.signal
         return self._at_once(held, [], batch.until)
 
     def _at_once(self, held: Progress, events: Events, until: int) -> Applied:
         to = moved(held, events, until)
 
+        begun = False
+
         def write(tx: Transaction) -> int:
+            nonlocal begun
+            begun = False
             signal = advance(tx, held, to)
             if events:
+                begun = True
                 self._apply(BuildSql(tx, self._table), events)
                 # It may have taken longer than the lease, which could not be renewed meanwhile.
                 renew(tx, held.owner)
@@ -154,7 +175,9 @@ class SqlWork:
             raise
         except Exception as error:
             # It may be anything: the function is the user's.
-            raise _Failed(error) from error
+            if begun:
+                raise _Failed(error) from error
+            raise
 
 
 class _Failed(Exception):

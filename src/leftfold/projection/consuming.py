@@ -68,7 +68,7 @@ class Consuming:
         self._control = Control()
         self._failed = (0, 0)
         """The position of what failed last, and at how many attempts."""
-        self._written_s = self._looked_s = 0.0
+        self._written_s = self._looked_s = self._held_until_s = 0.0
         self.build = build
         self.held: Progress | None = None
         """How far it is, as long as it is the owner."""
@@ -105,7 +105,7 @@ class Consuming:
     async def _round(self) -> None:
         if self.held is None:
             await self._claim()
-        elif self.held.failure or _is_on_hold(self.held):
+        elif self.held.failure or self._is_on_hold(self.held):
             await self._pause(WAIT_S)
             await self._look(self.held)
         else:
@@ -123,7 +123,8 @@ class Consuming:
         await self._look(held)
         if not await self._is_of_this_log(held):
             reason = "this is another log than before: it does not hold what was applied; rebuild"
-            await self._stop(held, Failure(held.event_position, "", 0, "", "", reason, 1, now_us()))
+            failure = Failure(held.event_position, "", 0, "", "", reason, 1, now_us())
+            await self._stop(held, failure)
 
     async def _is_of_this_log(self, held: Progress) -> bool:
         if held.position > await self._parts.store.head():
@@ -138,11 +139,7 @@ class Consuming:
         over an event.
         """
 
-        def look(tx: Transaction) -> tuple[list[Progress], list[Quarantined], set[tuple[int, str]]]:
-            of_build = self.build.id
-            return progress(tx, of_build), quarantined(tx, of_build), skips(tx, self.build)
-
-        found, waiting, skipped = await self._parts.read(self._database, look)
+        found, waiting, skipped, now_us = await self._parts.read(self._database, self._wanted)
         now = next((each for each in found if each.partition == self._partition), None)
         if now is None or (now.fence, now.position) != (held.fence, held.position):
             raise LeaseLost(self.place)
@@ -152,17 +149,34 @@ class Consuming:
         keys = frozenset(each.key for each in waiting)
         self._control = Control(keys, frozenset(skipped), next(due, None))
         self._looked_s = time.monotonic()
+        # By the database's clock: this machine's may be another.
+        self._held_until_s = self._looked_s + (now.hold_until_us - now_us) / 1_000_000
         self.held = now
+
+    def _wanted(
+        self, tx: Transaction
+    ) -> tuple[list[Progress], list[Quarantined], set[tuple[int, str]], int]:
+        id = self.build.id
+        return progress(tx, id), quarantined(tx, id), skips(tx, self.build), tx.now_us()
 
     def _is_mine(self, key: str) -> bool:
         return partition_of(key, self.build.partitions) == self._partition
+
+    def _bound(self, held: Progress) -> int | None:
+        """The position not to go beyond for now."""
+        return held.hold_position if time.monotonic() < self._held_until_s else None
+
+    def _is_on_hold(self, held: Progress) -> bool:
+        bound = self._bound(held)
+        return bound is not None and held.position >= bound
 
     async def _go_on(self, held: Progress) -> None:
         """Apply what comes next: for all keys, or for one that is to make up for what it missed."""
         self._pace.begin()
         only = self._control.only
         head = await self._parts.store.head()
-        after, until = (only.position - 1, held.position) if only else (held.position, _bound(held))
+        after = only.position - 1 if only else held.position
+        until = held.position if only else self._bound(held)
         page = await self._parts.store.read(
             self._decoding.query, after=after, until=until, limit=self._pace.limit
         )
@@ -285,11 +299,3 @@ def _applying(
         return await parts.driver.call(work.apply, held, batch, control)
 
     return apply
-
-
-def _is_on_hold(held: Progress) -> bool:
-    return now_us() < held.hold_until_us and held.position >= held.hold_position
-
-
-def _bound(held: Progress) -> int | None:
-    return held.hold_position if now_us() < held.hold_until_us else None

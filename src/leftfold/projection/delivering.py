@@ -13,7 +13,7 @@ from leftfold.projection.applying import Applied, Batch, make_up, moved
 from leftfold.projection.catalog import Failure, Progress, add_waiting, advance
 from leftfold.projection.database import Database, Transaction
 from leftfold.projection.definition import Consumer
-from leftfold.projection.folding import Control, failure_of, key_text
+from leftfold.projection.folding import Control, Events, failure_of, key_text
 from leftfold.projection.parts import ProjectionParts
 
 
@@ -42,14 +42,21 @@ class Delivering:
         """Deliver all, or those before the first that fails or before this is over, and move the
         checkpoint at least each `checkpoint_events` events.
         """
-        step = self._consumer.checkpoint_events
         events = batch.events
         while True:
-            until = batch.until if len(events) <= step else events[step - 1].position
-            applied = await self._some(held, Batch(events[:step], until), control)
-            held, events = applied.progress, events[step:]
+            count = self._count(events)
+            until = batch.until if count == len(events) else events[count - 1].position
+            applied = await self._some(held, Batch(events[:count], until), control)
+            held, events = applied.progress, events[count:]
             if applied.failure is not None or not events or self._is_over():
                 return applied
+
+    def _count(self, events: Events) -> int:
+        """How many to deliver before the next checkpoint, which is not within one position."""
+        count = min(self._consumer.checkpoint_events, len(events))
+        while count < len(events) and events[count].position == events[count - 1].position:
+            count += 1
+        return count
 
     async def _some(self, held: Progress, batch: Batch, control: Control) -> Applied:
         waiting: dict[str, int] = {}

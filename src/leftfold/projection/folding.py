@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import copy
+from itertools import groupby
+from operator import attrgetter
 from typing import Any
 from zlib import crc32
 
@@ -79,6 +81,11 @@ def failure_of(event: RecordedEvent[Any], key: str, error: BaseException) -> Fai
     """Why an event cannot be applied."""
     text = f"{type(error).__name__}: {error}"[:ERROR_CHARACTERS_MAX]
     return Failure(event.position, event.stream, event.version, event.type, key, text, 1, now_us())
+
+
+def by_position(events: Events) -> Iterator[Events]:
+    """The events of each position: an upcaster may have made several of one that was recorded."""
+    return ([*group] for _, group in groupby(events, attrgetter("position")))
 
 
 class RowTable:
@@ -175,23 +182,25 @@ class Fold:
             # It may be anything: the functions are the user's. Which event it was is found by
             # folding one by one.
             self.forget()
-            failures = (self._try(self._rows, event, passing) for event in events)
+            failures = (self._try(self._rows, each, passing) for each in by_position(events))
             return self._rows.changes(*next(filter(None, failures), ()))
 
     def _try(
-        self, rows: _Rows, event: RecordedEvent[Any], passing: _Passing
+        self, rows: _Rows, events: Events, passing: _Passing
     ) -> tuple[Failure, Exception] | None:
-        """Fold one event wholly, or leave the rows as they were and say why."""
+        """Fold the events of one position wholly, or leave the rows as they were and say why."""
         before: dict[Values, Any] = {}
         waiting = dict(rows.waiting)
         rows.at = None
+        event = events[0]
         try:
-            keys = [*self._keys(event, rows, passing)]
-            rows.load({*keys})
-            before = {key: isolated(rows.now[key]) for key in keys}
-            self._evolve_all(rows, event, keys)
-            for rows.at in keys:
-                rows.values(rows.at)
+            for event in events:
+                keys = [*self._keys(event, rows, passing)]
+                rows.load({*keys})
+                before = {key: isolated(rows.now[key]) for key in keys} | before
+                self._evolve_all(rows, event, keys)
+                for rows.at in keys:
+                    rows.values(rows.at)
             return None
         except NOT_OF_EVENTS:
             raise

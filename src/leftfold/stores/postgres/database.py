@@ -215,6 +215,9 @@ class PostgresDatabase:
     def _attempt(self, connection: Connection, transact: Callable[[Connection], T]) -> T:
         try:
             return transact(connection)
+        except (errors.UndefinedTable, errors.InvalidSchemaName):
+            self._has_schema = False  # somebody may have dropped it
+            raise
         finally:
             # One that cannot roll back is closed by its place.
             if connection.info.transaction_status in _OPEN:

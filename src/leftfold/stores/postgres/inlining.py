@@ -32,23 +32,26 @@ class _Transaction(PostgresTransaction):
     def __init__(self, cursor: psycopg.Cursor[Any], schema: str, place: str) -> None:
         super().__init__(cursor, schema)
         self._place = place
+        self._cause: psycopg.Error | None = None
+        """Why nothing more can be done in it."""
 
     def execute(self, sql: str, values: Sequence[Any] = ()) -> Rows:
         try:
             return super().execute(sql, values)
         except psycopg.Error as error:
-            raise self._meaning(error) from error
+            raise self._meaning(error) from self._cause
 
     def execute_many(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
         try:
             super().execute_many(sql, rows)
         except psycopg.Error as error:
-            raise self._meaning(error) from error
+            raise self._meaning(error) from self._cause
 
     def _meaning(self, error: psycopg.Error) -> LeftfoldError:
-        if isinstance(error, REFUSALS):
-            return InvalidInput(f"{self._place}: {error}")
-        return translate(error, self._place, "; nothing was recorded")
+        cause = self._cause = self._cause or error
+        if isinstance(cause, REFUSALS):
+            return InvalidInput(f"{self._place}: {cause}")
+        return translate(cause, self._place, "; nothing was recorded")
 
 
 class Inlining:
@@ -125,7 +128,8 @@ class Inlining:
                 if new:
                     first, until = new[0].first_position, new[-1].position
                     self._keeper.apply(tx, events(tx, self._log, (first - 1, until)))
-                connection.execute("COMMIT")
+                if connection.execute("COMMIT").statusmessage != "COMMIT":
+                    raise StoreUnavailable(f"{self._place}: the transaction was rolled back")
             return outcomes, last
         finally:
             # Where this fails, or is interrupted, the writer takes another connection.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -24,7 +25,9 @@ from leftfold import (
     ProjectionRefused,
     Unsupported,
 )
+from leftfold.stores.group import Append
 from leftfold.stores.memory import MemoryStore
+from leftfold.stores.sqlite import SqliteStore
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -125,6 +128,43 @@ def test_neighbours_in_a_group_are_recorded(url: str) -> None:
         check(es)
 
 
+def committed(es: EventStore, appends: list[tuple[list[Event[Any]], list[Any]]]) -> list[Any]:
+    """What comes of appends, each of events and conditions, that share a commit."""
+    store: Any = es.store
+    writer = store._writer if isinstance(store, SqliteStore) else store._quick.writer
+    group = [Append([CODEC.encode(each) for each in events], on) for events, on in appends]
+    return list(writer.commit(group))
+
+
+def test_each_of_a_group_is_judged_on_its_own(url: str) -> None:
+    with leftfold.open(url, APP) as es:
+        known = [moved(1, "a")]
+        es.append(known)
+        good, bad = moved(1, "a", "b"), moved(-1, "a")
+        outcomes = committed(
+            es,
+            [
+                ([good], []),
+                (known, []),
+                ([bad], []),
+                ([moved(2, "b")], [leftfold.StreamVersion("bank-1", 2)]),
+                ([moved(9, "b")], [leftfold.StreamVersion("bank-1", 9)]),
+            ],
+        )
+        assert [type(each).__name__ for each in outcomes] == [
+            *("Appended", "Appended", "ProjectionFailed", "Appended", "AppendConditionFailed")
+        ]
+        assert [outcomes[n].is_repeat for n in (0, 1, 3)] == [False, True, False]
+        assert [each.version for each in es.read()] == [1, 2, 3]
+        check(es)
+        assert {each.position for each in es.projections.status()} == {es.head()}
+        if isinstance(es.store, SqliteStore):
+            assert es.head() == 3, "what is refused leaves no hole"
+        # Where none fails, a repeat beside what is new is not applied again either.
+        committed(es, [(known, []), ([moved(1, "a")], [])])
+        check(es)
+
+
 def test_a_repeat_is_applied_once(url: str) -> None:
     with leftfold.open(url, APP) as es:
         events = [moved(1, "a")]
@@ -190,8 +230,11 @@ def test_opening_builds_what_the_log_has_already(url: str) -> None:
 def test_what_cannot_be_built_is_not_opened_and_stops_nobody(url: str) -> None:
     with leftfold.open(url, CODEC) as es:
         es.append([moved(1, "a"), moved(-1, "b")])
-        with pytest.raises(ProjectionFailed, match="position 2"):
-            leftfold.open(url, APP)
+        begun_s = time.monotonic()
+        for _ in range(2):
+            with pytest.raises(ProjectionFailed, match="position 2"):
+                leftfold.open(url, APP)
+        assert time.monotonic() - begun_s < 20, "the second one waits for a lease of the first"
         es.append([moved(1, "c")])
         mended = bank.balances(evolve={bank.Moved: lambda row, event: row})
         with leftfold.open(url, App(codec=CODEC, projections=[mended])) as mine:

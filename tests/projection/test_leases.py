@@ -97,7 +97,7 @@ def pause(es: Any, pid: int) -> None:
     eventually(paused, "it is paused")
 
 
-def test_a_lost_lease_is_noticed_in_the_middle_of_a_batch(places: Places) -> None:
+def test_a_lost_lease_is_noticed_in_the_middle_of_a_batch(places: Places, told: Told) -> None:
     """The other takes over between what an owner reads and what it writes."""
     app = bank.app_of(bank.totals())
     stolen = threading.Event()
@@ -125,6 +125,7 @@ def test_a_lost_lease_is_noticed_in_the_middle_of_a_batch(places: Places) -> Non
             with es.running():
                 bank.wait_for_all(es, stealing)
                 assert stolen.is_set()
+                assert told.has("another worker owns it now")
             log = list(es.read())
             rows = es.view(stealing.projections[0]).find(limit=10_000)  # type: ignore[arg-type]
             found = {each.stream: (each.amount, each.events) for each in rows}

@@ -207,16 +207,16 @@ def test_a_cancelled_task_ends_its_runner(places: Places, cancelled: int) -> Non
     app = bank.app_of(bank.totals(), bank.mail(lambda event: let_go.wait(bank.STUCK_S)))
     let_go = threading.Event()
 
-    async def work(begun: asyncio.Event) -> None:
-        opened = await leftfold.aopen(places.log, app, views=places.views)
-        async with opened as es, es.running():
+    async def work(es: Any, begun: asyncio.Event) -> None:
+        async with es.running():
             await wait_for(es, app)
             begun.set()
             await asyncio.Event().wait()
 
     async def run() -> None:
         begun = asyncio.Event()
-        task = asyncio.create_task(work(begun))
+        es = await leftfold.aopen(places.log, app, views=places.views)
+        task = asyncio.create_task(work(es, begun))
         await begun.wait()
         task.cancel()
         if cancelled == 2:
@@ -233,6 +233,7 @@ def test_a_cancelled_task_ends_its_runner(places: Places, cancelled: int) -> Non
                 break
             await asyncio.sleep(0.01)
         assert len(asyncio.all_tasks()) == 1
+        await es.close()
 
     asyncio.run(run())
     if cancelled == 1:

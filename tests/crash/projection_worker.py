@@ -38,7 +38,7 @@ from leftfold.projection import catalog, pacing, running
 from leftfold.projection.catalog import Build, Progress
 from leftfold.stores.postgres import database as postgres_database
 
-STUCK_S = 20
+STUCK_S = 60
 """After so long something counts as stuck."""
 BUCKETS = 7
 

@@ -241,7 +241,11 @@ def test_a_disk_that_is_full_for_a_while(
         faulty = types.SimpleNamespace(**vars(apsw))
         faulty.Connection = lambda path: apsw.Connection(path, vfs=vfs.name if path else None)
         monkeypatch.setattr(sqlite_database, "apsw", faulty)
-        app = bank.app_of(bank.totals(attempts_max=1), bank.holdings(attempts_max=1), bank.ledger())
+        plain = bank.ledger()
+        ledger = SqlProjection(
+            name="ledger", create=plain.create, apply=plain.apply, attempts_max=1
+        )
+        app = bank.app_of(bank.totals(attempts_max=1), bank.holdings(attempts_max=1), ledger)
         with leftfold.open(on_sqlite.log, app, views=on_sqlite.views) as es:
             bank.append_random(es, Random(1), 300)
             with es.running():

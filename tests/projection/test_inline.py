@@ -148,11 +148,13 @@ def test_each_of_a_group_is_judged_on_its_own(url: str) -> None:
                 (known, []),
                 ([bad], []),
                 ([moved(2, "b")], [leftfold.StreamVersion("bank-1", 2)]),
+                ([moved(-1, "b")], []),
                 ([moved(9, "b")], [leftfold.StreamVersion("bank-1", 9)]),
             ],
         )
         assert [type(each).__name__ for each in outcomes] == [
-            *("Appended", "Appended", "ProjectionFailed", "Appended", "AppendConditionFailed")
+            *("Appended", "Appended", "ProjectionFailed"),
+            *("Appended", "ProjectionFailed", "AppendConditionFailed"),
         ]
         assert [outcomes[n].is_repeat for n in (0, 1, 3)] == [False, True, False]
         assert [each.version for each in es.read()] == [1, 2, 3]

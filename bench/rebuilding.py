@@ -102,9 +102,9 @@ class Rebuild(Projecting):
             closing.pop_all()
 
     def prepare(self, count: int) -> Build:
+        self._workers: list[Worker] = []
         shares = [(number, self._count) for number in range(self._count)]
         self._build = self._es.projections.rebuild(BALANCES.name, partitions=self._count)
-        self._workers: list[Worker] = []
         for share in shares:
             self._workers.append(Worker(self._log, share))
         return self._build
@@ -123,7 +123,7 @@ class Rebuild(Projecting):
         try:
             return super().measure(count)
         finally:
-            self.peak_kib = max(worker.stop() for worker in self._workers)
+            self.peak_kib = max((worker.stop() for worker in self._workers), default=0)
             self._es.projections.drop(BALANCES.name, build=self._build.id)
 
     def close(self) -> None:

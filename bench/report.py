@@ -74,6 +74,8 @@ win: the bare engine against the peer. Files are new in each row and grow from s
   Raw SQLite selects the account's rows and inserts one, in one transaction, decodes nothing, and
   makes its row off the clock but for its place.
 - **one state** (W5): the whole log folded by a `Decider` whose boundary is the query for all.
+  *Live rows* and *rows as of*: folded into the rows of a `Projection`, one for each account, in a
+  temporary database, by a view of a live one and by a view as of the last position.
 - **UmaDB**: its own server in a process of its own, with its defaults, on the loopback, and its own
   client. Each commit makes two fdatasync calls (seen with strace), so it is as durable as
   SQLite with synchronous=FULL.
@@ -87,6 +89,7 @@ win: the bare engine against the peer. Files are new in each row and grow from s
   PostgreSQL module with the defaults of that: up to 15 connections a process. Processes have a
   store, or an application, each. *Bare rows* come in pages of 500, as leftfold's and
   eventsourcing's do.
+- **projections** (W6, rebuild, read-your-write, inline): {projections}
 - **boundary**: {boundary}
 - **memory**: what Python allocates at most while it reads (tracemalloc), not SQLite's page cache,
   which has a limit of its own.
@@ -103,6 +106,26 @@ two tags an event, of 50,000 accounts and 20,000 customers at random, two event 
   condition that no other has come since. *leftfold* says "since the last one read", so that the
   writer has to look; *from head* says "since the head before reading", as UmaDB does here. *Append
   only* is the same append without reading or condition, in the same store."""
+
+_PROJECTIONS = """\
+the balance and the number of postings of 1,000 accounts, which have postings in turn: a
+  `Projection` whose row is a frozen Struct. W6 brings a new read model up to the head of the same
+  log in each slice; *leftfold* is timed from the start of the runner until `View.wait` returns.
+  Its transactions hold rows and checkpoint and do not wait for the disk, as after a crash the same
+  events are folded again; in *synced* ones all wait. One event per transaction is a limit that
+  its runner is given; otherwise it finds the size of batches itself. *Raw* reads the log in pages
+  of 1,000, decodes and sums up each batch, adds the sums by an upsert for each account, and moves
+  the checkpoint in the same transaction. *eventsourcing* is a tracking recorder of its own with a
+  table, which commits each event with its tracking, as it has no batches, and waits for the disk;
+  a slice of more than 3,000 events is a twentieth for it. Its `ProjectionRunner` runs it on
+  PostgreSQL, timed from its first event to its last. On SQLite its application has no
+  subscriptions: a loop selects notifications in pages of 500 and calls the projection. *Rebuild*
+  is of a build beside the one that serves, timed from the start of runners in processes that have
+  opened the store until the build is at the head; two workers have a partition each. Its memory is
+  the peak of the resident set of the worker, all of Python and SQLite's page caches included.
+  *Read-your-write* is an append of one event and `View.get` with its token, both together, with
+  the runner in the same process or in one of its own. *Inline* is the same append with an inline
+  projection in its transaction and without one."""
 
 
 def facts() -> dict[str, str]:
@@ -166,7 +189,12 @@ def as_markdown(results: Sequence[Result], facts: dict[str, str], accounts: int)
     parts += [f"- {name}: {value}" for name, value in facts.items()]
     parts += ["", _markdown_line(HEADINGS), _markdown_line(["---"] * len(HEADINGS))]
     parts += [_markdown_line(line) for line in table(results)]
-    parts += ["", _SETUP.format(rounds=rounds, accounts=accounts, boundary=_BOUNDARY)]
+    parts += [
+        "",
+        _SETUP.format(
+            rounds=rounds, accounts=accounts, boundary=_BOUNDARY, projections=_PROJECTIONS
+        ),
+    ]
     return "\n".join(parts).rstrip("\n") + "\n\n" + _said(results) + "\n"
 
 

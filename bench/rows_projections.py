@@ -115,9 +115,11 @@ def _rebuild(engine: Engine, events: int) -> Row:
 
 
 def _memory(engine: Engine, events: int) -> Row:
-    lengths = (events, events // 10)
+    lengths = (events, 3 * events // 10, events // 10)
+    whole, third, tenth = (f"{length:,} events" for length in lengths)
     subjects = [engine.memory(f"{length:,} events", length) for length in lengths]
-    goals = [Goal(subjects[0].name, subjects[1].name, 1.1, at_least=False)]
+    # The page caches of SQLite, which have a limit, are not full before.
+    goals = [Goal(whole, third, 1.1, at_least=False), Goal(whole, tenth)]
     title = f"{engine.place}peak memory of a rebuild"
     return Row(f"{engine.prefix}rebuild", title, subjects, 1, goals, "KiB", rounds=1)
 

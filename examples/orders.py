@@ -141,7 +141,6 @@ def show(row: OrderRow, event: RecordedEvent[OrderEvent]) -> OrderRow:
 view = Projection(
     "order_view",
     row=OrderRow,
-    key=lambda event: event.stream,
     evolve=show,
     query=select(category="order"),
     indexes=["status"],

@@ -92,7 +92,6 @@ def given_away(row: Balance, event: RecordedEvent[AccountGivenAway]) -> Balance:
 balances = Projection(
     "balances",
     row=Balance,
-    key=lambda event: event.stream,
     evolve={
         AccountOpened: opened,
         MoneyDeposited: paid_in,

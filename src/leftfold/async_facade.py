@@ -195,7 +195,7 @@ class AsyncEventStore(Face):
         share: Share | None = None,
     ) -> AsyncRunner:
         """A runner of the App's async projections and its consumers, or of `only` those of these
-        names: `async with es.running():`.
+        names, for a `with` block.
 
         Builds that are complete are swapped in, unless `swap="manual"`. Other processes may run
         the same ones: each partition of each has one owner at a time. To divide the partitions

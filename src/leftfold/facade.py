@@ -171,8 +171,8 @@ class EventStore(Face):
     def view(self, projection: SqlProjection, *, at: Moment | None = None) -> View[Any]: ...
 
     def view(
-        self, projection: Projection[R] | SqlProjection, *, at: Moment | None = None
-    ) -> View[R]:
+        self, projection: Projection[Any] | SqlProjection, *, at: Moment | None = None
+    ) -> View[Any]:
         """What a projection shows: now, or as of `at`, a position or a moment of recording.
 
         Raises InvalidInput for what is no projection, or no time.
@@ -192,7 +192,7 @@ class EventStore(Face):
         share: Share | None = None,
     ) -> Runner:
         """A runner of the App's async projections and its consumers, or of `only` those of these
-        names: `with es.running():`.
+        names, for a `with` block.
 
         Builds that are complete are swapped in, unless `swap="manual"`. Other processes may run
         the same ones: each partition of each has one owner at a time. To divide the partitions

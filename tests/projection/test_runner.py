@@ -119,6 +119,8 @@ CTRL_C = """
 import os, signal, sys, threading
 import projection_worker as bank
 import leftfold
+# Tests that run in the background, as after nohup, pass on that Ctrl-C is ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 app = bank.app_of(bank.totals(), bank.mail(print))
 try:
     with leftfold.open(sys.argv[1], app, views=sys.argv[2]) as es, es.running():
@@ -133,6 +135,7 @@ ASYNC_CTRL_C = """
 import asyncio, os, signal, sys
 import projection_worker as bank
 import leftfold
+signal.signal(signal.SIGINT, signal.default_int_handler)
 app = bank.app_of(bank.totals(), bank.mail(print))
 async def main():
     async with await leftfold.aopen(sys.argv[1], app, views=sys.argv[2]) as es, es.running():

@@ -134,7 +134,7 @@ def import_(session: Session, options: ImportOptions) -> None:
     with interrupts.handled(), opened(options.file) as (file, told):
         source = Source(options.name, file)
         rows = csv_rows(source, columns, typed) if is_csv else json_rows(source, typed)
-        with session.open(may_create=True) as store:
+        with session.appending(may_create=True) as store:
             importer = Importer(store, interrupts, source.name)
             with _reported(session, importer), bar("import", _size(options.file)) as shown:
                 importer.add_all(_shown(rows, shown, told))

@@ -122,7 +122,7 @@ def append(session: Session, options: AppendOptions) -> None:
         event = Typed(session.codec).encode(event)
     expected = options.expected_version
     conditions = () if expected is None else (StreamVersion(event.stream, expected),)
-    with session.open() as store:
+    with session.appending() as store:
         appended = store.append([event], conditions=conditions)
     version = appended.versions[event.stream]
     session.output.document(Recorded(appended.position, event.stream, version, str(event.id)))

@@ -90,6 +90,16 @@ class Session:
         """The store. It has to be there already, unless `may_create`."""
         return open_at(self.url, codec, may_create=may_create)
 
+    @contextmanager
+    def appending(self, *, may_create: bool = False) -> Iterator[EventStore]:
+        """As `open`, to append data as bytes. Inline projections of the App that --app names are
+        kept.
+        """
+        app = self.target.app if self.target else None
+        _check_place(self.url, may_create=may_create)
+        with leftfold.open(self.url, RAW if app is None else app) as store:
+            yield store if app is None else EventStore(store.store)
+
     def open_app(self, views: str | None) -> EventStore:
         """The store with the App, and its read models in `views`; None: beside the log."""
         app = self.app
@@ -123,7 +133,7 @@ class Session:
 def open_at(url: str, codec: EventCodec | App = RAW, *, may_create: bool = False) -> EventStore:
     """The store that `url` names. It has to be there already, unless `may_create`."""
     _check_place(url, may_create=may_create)
-    return leftfold.open(url, codec)
+    return open_as_it_is(url, codec)
 
 
 def path_of(url: str) -> str | None:

@@ -26,6 +26,7 @@ from leftfold.projection.folding import (
     Control,
     Events,
     Fold,
+    Partition,
     RowTable,
     by_position,
     failure_of,
@@ -193,7 +194,8 @@ class KeyedWork:
 
     def __init__(self, projection: Projection[Any], build: Build, database: Database) -> None:
         self._table = RowTable(projection.columns, build.table, database)
-        self._fold = Fold(projection, self._table, build.partitions)
+        self._fold = Fold(projection, self._table)
+        self._partitions = [Partition(each, build.partitions) for each in range(build.partitions)]
         self._remembered: tuple[int, int] | None = None
         """The fence and the position at which the fold remembers rows."""
 
@@ -209,7 +211,7 @@ class KeyedWork:
     def _applied(self, held: Progress, batch: Batch, control: Control) -> Applied:
         # Rows are read before the transaction begins: nobody else may write them, and the fence
         # says whether that was so.
-        changes = self._fold.batch(batch.events, control, held.partition)
+        changes = self._fold.batch(batch.events, control, self._partitions[held.partition])
         until = batch.until if changes.failure is None else changes.failure.position - 1
         events = [each for each in batch.events if each.position <= until]
         to = held if control.only else moved(held, events, max(until, held.position))

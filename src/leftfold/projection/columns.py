@@ -125,6 +125,8 @@ class Columns:
                     "datetime"
                 )
         self._have_forms = any(each.enum or each.kind == "datetime" for each in self.key)
+        self.is_one_text = [(each.kind, each.enum) for each in self.key] == [("text", None)]
+        """Whether the key is a single text."""
         described = (f"{each.name} {each.kind} {each.is_nullable}" for each in self.columns)
         self.shape = digest(*described, shape(row))
 

@@ -28,9 +28,9 @@ from leftfold.projection.catalog import (
     skips,
 )
 from leftfold.projection.database import Transaction
-from leftfold.projection.definition import Consumer, Subscriber
+from leftfold.projection.definition import Consumer, Projection, Subscriber
 from leftfold.projection.delivering import Delivering
-from leftfold.projection.folding import Control, Events, failure_of, partition_of
+from leftfold.projection.folding import Control, Events, Partition, failure_of, partition_of
 from leftfold.projection.pacing import Pace
 from leftfold.projection.parts import ProjectionParts
 from leftfold.query import ALL
@@ -61,6 +61,9 @@ class Consuming:
         self._parts = parts = parts.beside()
         self._subscriber = subscriber
         self._owner, self._partition = at
+        self._mine = Partition(self._partition, build.partitions)
+        is_by_stream = isinstance(subscriber, Projection) and subscriber.key is None
+        self._is_known_undecoded = is_by_stream and not self._mine.is_all
         self._database = parts.database_of(subscriber)
         self._decoding = Decoding(parts.codec, subscriber.events)
         self._apply = _applying(parts, subscriber, build, lambda: self.stopping)
@@ -193,7 +196,7 @@ class Consuming:
             await self._wait(held, end)
 
     async def _apply_page(self, held: Progress, page: Page, until: int) -> None:
-        events, failure = await self._parts.driver.call(self._decode, page)
+        events, failure = await self._parts.driver.call(self._decode, self._theirs_left_out(page))
         only = self._control.only
         end = until if failure is None else max(failure.position - 1, 0 if only else held.position)
         if failure is not None and only is not None:
@@ -208,6 +211,12 @@ class Consuming:
         elif applied.signal != held.signal or only is not None:
             await self._look(self.held)
         await self._pause(pause_s)
+
+    def _theirs_left_out(self, page: Page) -> Page:
+        """What is not another partition's, as far as can be told without decoding."""
+        if not self._is_known_undecoded:
+            return page
+        return [each for each in page if self._mine.has((each.stream,))]
 
     def _decode(self, page: Page) -> tuple[Events, Failure | None]:
         """The events, or those before the first that cannot be decoded."""

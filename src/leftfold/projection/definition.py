@@ -86,11 +86,12 @@ class Projection(_Named, Generic[R], frozen=True, kw_only=True, eq=False):
 
     - `row` is a Struct or dataclass: one row. Its fields without a default are the key, the others
       the initial state. It becomes a table with a typed column for each field.
-    - `key(event)` names the row that an event belongs to: a value, or a tuple where the key has
-      several fields; a list of them for several rows; None for none.
     - `evolve(row, event)` returns the row after an event, or REMOVED. For a key without a row it
       gets `row(*key)`, and where it returns that very object there is still none (of frozen rows).
       It may be a dict of such functions by class of event; others pass by.
+    - `key(event)` names the row that an event belongs to: a value, or a tuple where the key has
+      several fields; a list of them for several rows; None for none. Left out, it is the name of
+      the event's stream, and workers that divide a build among them decode only what is theirs.
     - `query` says which events there are to see; left out: the classes of the dict, or all events.
     - `indexes` are the fields, besides the key, by which `find` and `count` can select.
 
@@ -103,8 +104,8 @@ class Projection(_Named, Generic[R], frozen=True, kw_only=True, eq=False):
     """
 
     row: type[R]
-    key: Key
     evolve: Evolve[R] | Mapping[type, Evolve[R]]
+    key: Key | None = None
     query: Query | None = None
     version: int = 1
     indexes: Sequence[str] = ()
@@ -116,6 +117,11 @@ class Projection(_Named, Generic[R], frozen=True, kw_only=True, eq=False):
         check_subscriber(self)
         self._check_functions()
         columns = Columns(self.row, f"row of projection {self.name!r}")
+        if self.key is None and not columns.is_one_text:
+            raise InvalidInput(
+                f"row of projection {self.name!r}: without key=... the key is the name of a "
+                "stream, so the one field without a default is a str"
+            )
         for index in _listed(self.indexes, "indexes"):
             columns.check_is_indexable(index)
         _check_choice(self.name, "mode", self.mode, ("async", "inline", "live"))
@@ -128,7 +134,7 @@ class Projection(_Named, Generic[R], frozen=True, kw_only=True, eq=False):
                 raise InvalidInput(
                     f"evolve of {self.name!r} is a function, or a dict of functions by event class"
                 )
-        for each in (self.key, *evolves):
+        for each in (*evolves, self.key or evolves[0]):
             if not callable(each) or inspect.iscoroutinefunction(each):
                 raise InvalidInput(f"key and evolve of {self.name!r} are plain functions")
 
@@ -154,7 +160,7 @@ class Projection(_Named, Generic[R], frozen=True, kw_only=True, eq=False):
             f"{self.version} {self.events} {sorted(self.indexes)}",
             codec_fingerprint,
             self.columns.shape,
-            code(self.key),
+            code(self.key) if self.key else "",
             *evolves,
         )
 

@@ -19,6 +19,7 @@ from leftfold.projection.definition import Projection, SqlProjection
 from leftfold.projection.folding import (
     ERROR_CHARACTERS_MAX,
     NOT_OF_EVENTS,
+    WHOLE,
     Control,
     Events,
     Fold,
@@ -113,7 +114,7 @@ class _Keyed:
 
     def apply(self, tx: Transaction, events: Events, control: Control) -> None:
         table = self._table.within(tx)
-        changes = Fold(self._projection, table, 1).batch(events, control, 0)
+        changes = Fold(self._projection, table).batch(events, control, WHOLE)
         failure = changes.failure
         if failure is not None:
             event = next(each for each in events if each.position == failure.position)

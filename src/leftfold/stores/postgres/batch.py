@@ -10,6 +10,15 @@ import msgspec
 from leftfold.event import Event, to_us
 from leftfold.query import Condition, NoneMatch, QueryItem, StreamVersion, category_of
 from leftfold.stores.group import Append
+from leftfold.stores.postgres.arrays import (
+    Bigints,
+    Booleans,
+    Integers,
+    Jsons,
+    ManyBytes,
+    Texts,
+    Uuids,
+)
 from leftfold.stores.postgres.reader import query_items
 
 Kind = tuple[str, str, int]
@@ -17,7 +26,7 @@ Kind = tuple[str, str, int]
 
 _LOCKS = ["integer", "bigint[]", "text[]", "text[]"]
 _APPENDS = ["text[]", "integer[]", "jsonb[]", "boolean[]"]
-_EVENTS = ["integer[]", "integer[]", "uuid[]", "bigint[]", *["text[]"] * 5, "jsonb[]", "bytea[]"]
+_EVENTS = ["integer[]", "integer[]", "uuid[]", "bigint[]", *["text[]"] * 6, "bytea[]"]
 _ARGUMENTS = ", ".join(f"%s::{type}" for type in [*_LOCKS, *_APPENDS, *_EVENTS])
 
 
@@ -46,36 +55,50 @@ def append_values(
     places = [streams.setdefault(event.stream, len(streams) + 1) for event in events]
     return [
         round(patience_s * 1000),
-        [*kept],
-        [*locks.shared],
-        [*locks.exclusive],
-        list(streams),
-        [len(append.events) for append in appends],
-        conditions,
-        depends,
-        places,
-        [kinds[kind_of(event)] for event in events],
-        [event.id for event in events],
-        [None if event.occurred_at is None else to_us(event.occurred_at) for event in events],
+        Bigints(kept),
+        Texts(locks.shared),
+        Texts(locks.exclusive),
+        Texts(streams),
+        Integers(len(append.events) for append in appends),
+        _or_null(Jsons(conditions)),
+        Booleans(depends),
+        Integers(places),
+        Integers(kinds[kind_of(event)] for event in events),
+        Uuids(event.id for event in events),
         *_metadata(events),
-        [_json(event.tags) for event in events],
-        [event.data for event in events],
+        _or_null(Texts(_array(event.tags) for event in events)),
+        ManyBytes(event.data for event in events),
     ]
 
 
-def _metadata(events: Sequence[Event[bytes]]) -> list[list[str | None]]:
+def _metadata(events: Sequence[Event[bytes]]) -> list[list[Any] | None]:
     given = [event.metadata for event in events]
+    times = [event.occurred_at for event in events]
     return [
-        [each.correlation_id for each in given],
-        [each.causation_id for each in given],
-        [each.command_id for each in given],
-        [each.actor for each in given],
-        [_json(each.extra) for each in given],
+        _or_null(Bigints(None if each is None else to_us(each) for each in times)),
+        _or_null(Texts(each.correlation_id for each in given)),
+        _or_null(Texts(each.causation_id for each in given)),
+        _or_null(Texts(each.command_id for each in given)),
+        _or_null(Texts(each.actor for each in given)),
+        _or_null(Texts(_json(each.extra) for each in given)),
     ]
+
+
+def _or_null(array: list[Any]) -> list[Any] | None:
+    """To SQL, no array is an array of nulls: one that is unnested beside others is filled up."""
+    return None if array.count(None) == len(array) else array
 
 
 def _json(value: Any) -> str | None:
     return msgspec.json.encode(value).decode() if value else None
+
+
+def _array(texts: Sequence[str]) -> str | None:
+    """An array of SQL as text: there is no array of arrays that differ in length."""
+    if not texts:
+        return None
+    quoted = (each.replace("\\", "\\\\").replace('"', '\\"') for each in texts)
+    return '{"' + '","'.join(quoted) + '"}'
 
 
 def _conditions(conditions: Sequence[Condition], streams: dict[str, int]) -> str | None:

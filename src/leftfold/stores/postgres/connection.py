@@ -11,6 +11,7 @@ from psycopg.rows import tuple_row
 
 from leftfold.errors import LeftfoldError, ProjectionRefused, StoreUnavailable
 from leftfold.projection.keeping import refusal
+from leftfold.stores.postgres.arrays import send_arrays
 
 _PAUSE_S = 0.001
 _PAUSE_MAX_S = 0.5
@@ -42,6 +43,7 @@ class SyncLink:
 
     def __init__(self, connection: psycopg.Connection[Any]) -> None:
         self.connection = self._connection = connection
+        send_arrays(connection)
         self._is_outdated = False
 
     @classmethod
@@ -72,6 +74,7 @@ class AsyncLink:
 
     def __init__(self, connection: psycopg.AsyncConnection[Any]) -> None:
         self._connection = connection
+        send_arrays(connection)
         self._is_outdated = False
 
     @classmethod

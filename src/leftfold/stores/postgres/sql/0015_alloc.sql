@@ -5,16 +5,19 @@
 -- statement that is cancelled cannot leave it taken.
 create function alloc(n bigint, out first bigint, out at bigint) language plpgsql
 set search_path from current as $$
+declare
+  last bigint;
 begin
   begin
     perform pg_advisory_xact_lock('positions'::regclass::oid::integer, 0);
     first := nextval('positions');
     if n > 1 then
-      perform setval('positions', first + n - 1);
+      last := setval('positions', first + n - 1);
     end if;
     at := greatest(
-      (extract(epoch from clock_timestamp()) * 1000000)::bigint, (select last_value from clock));
-    perform setval('clock', at);
+      (extract(epoch from clock_timestamp()) * 1000000)::bigint,
+      pg_sequence_last_value('clock'::regclass)); -- null at first
+    at := setval('clock', at);
     raise exception using errcode = 'LF001';
   exception when sqlstate 'LF001' then
     null;

@@ -5,7 +5,7 @@ set search_path from current as $$
 begin
   perform pg_advisory_xact_lock_shared(
     'events'::regclass::oid::integer,
-    ((select last_value from positions) & 4294967295)::oid::integer);
+    (pg_sequence_last_value('positions'::regclass) & 4294967295)::oid::integer);
 end $$;
 -- It would let anybody hold up writers or readers.
 revoke execute on function announce from public;

@@ -1,7 +1,7 @@
 -- Record a group of appends: each one whose conditions hold, judged on its own and after those
 -- before it. The events of all appends are in arrays of one length, `sizes` says how many belong to
--- each append. `event_streams` are places in `streams`, which has each name once; `event_tags_json`
--- are JSON arrays. `depends` says whether a condition may be about events of appends before it.
+-- each append. `event_streams` are places in `streams`, which has each name once; `tag_arrays` are
+-- arrays as text. An array of nulls may be null itself. `depends` says whether a condition may be about events of appends before it.
 --
 -- `kept` are the builds of inline projections that the caller keeps up to date in the same
 -- transaction; LF003 says which of those that are demanded it does not.
@@ -11,12 +11,16 @@
 -- Of each append: `firsts` is its first position, null where it was not recorded; `failed` and
 -- `actual` are as in `judge`, and `failed` is 0 where one of its event ids is recorded already. Of
 -- each event: its version. `last` is the end of the log, settled or not.
+--
+-- Arrays are unnested in select lists: in FROM each of them would be stored first, which took most of
+-- the time of an insert. Calls are assignments and not PERFORM where they can be: those PL/pgSQL
+-- evaluates without an executor.
 create function append(
   patience_ms integer, kept bigint[], shared_locks text[], exclusive_locks text[],
   streams text[], sizes integer[], conditions jsonb[], depends boolean[],
   event_streams integer[], kind_ids integer[], ids uuid[], occurred bigint[],
   correlation_ids text[], causation_ids text[], command_ids text[], actors text[],
-  metadatas text[], event_tags_json jsonb[], datas bytea[],
+  metadatas text[], tag_arrays text[], datas bytea[],
   out firsts bigint[], out failed integer[], out actual bigint[], out event_versions bigint[],
   out last bigint
 ) language plpgsql volatile security definer
@@ -38,11 +42,12 @@ declare
   judged_before integer; -- the run
   run_from integer; -- the first event of the run
   run_size bigint; -- events of the run that are to be recorded
-  run_first bigint;
-  run_at bigint;
+  block record; -- what `alloc` handed out
+  places bigint[]; -- of events in their run, from 0 on; null: not recorded
   from_event integer;
   to_event integer := 0;
   is_announced boolean := false;
+  timeout text;
 begin
   if current_setting('transaction_isolation') <> 'read committed' then
     raise exception 'leftfold appends in READ COMMITTED transactions, found %',
@@ -54,15 +59,17 @@ begin
   perform take_locks(shared_locks, exclusive_locks, give_up_at);
   -- From here on each statement sees all that earlier holders of the locks have committed.
   known := array(
-    select n from unnest(ids) with ordinality as given (id, n)
-    where exists (select from events where events.id = given.id));
+    select n from (select unnest(ids) as id, generate_subscripts(ids, 1) as n) as given
+    -- Not EXISTS, of which the planner may make a join that reads the whole index.
+    where (select true from events where events.id = given.id));
   versions := array(
     select coalesce((select max(version) from events where stream = given.name), 0)
-    from unnest(streams) with ordinality as given (name, n) order by n);
+    from (select unnest(streams) as name) as given);
   firsts := array_fill(null::bigint, array[cardinality(sizes)]);
   failed := array_fill(null::integer, array[cardinality(sizes)]);
   actual := firsts;
   event_versions := array_fill(null::bigint, array[cardinality(ids)]);
+  places := event_versions;
   while judged < cardinality(sizes) loop
     -- A run: appends that are recorded together. A condition over a query looks at what is in the
     -- table, so what it depends on is put there first.
@@ -75,9 +82,11 @@ begin
       judged := judged + 1;
       from_event := to_event + 1;
       to_event := to_event + sizes[judged];
-      if exists (select from unnest(known) as n where n between from_event and to_event) then
-        failed[judged] := 0;
-        continue;
+      if cardinality(known) > 0 then
+        if exists (select from unnest(known) as n where n between from_event and to_event) then
+          failed[judged] := 0;
+          continue;
+        end if;
       end if;
       if conditions[judged] is not null then
         select * into verdict from judge(conditions[judged], versions);
@@ -86,10 +95,11 @@ begin
         continue when verdict.failed is not null;
       end if;
       firsts[judged] := run_size;
-      run_size := run_size + sizes[judged];
       for i in from_event .. to_event loop
         versions[event_streams[i]] := versions[event_streams[i]] + 1;
         event_versions[i] := versions[event_streams[i]];
+        places[i] := run_size;
+        run_size := run_size + 1;
       end loop;
     end loop;
     continue when run_size = 0;
@@ -104,37 +114,45 @@ begin
       is_announced := true;
     end if;
     -- An insert may wait as well, for a transaction that has used the same event id.
-    perform wait_until(give_up_at);
-    select first, at into run_first, run_at from alloc(run_size);
-    with batch as materialized (
-      select given.*, streams[given.stream] as name,
-        run_first + row_number() over (order by n) - 1 as position,
-        (select array_agg(tag order by place)
-         from jsonb_array_elements_text(tags_json) with ordinality as t (tag, place)) as tags
-      from unnest(
-        event_streams[run_from:to_event], event_versions[run_from:to_event],
-        kind_ids[run_from:to_event], ids[run_from:to_event], occurred[run_from:to_event],
-        correlation_ids[run_from:to_event], causation_ids[run_from:to_event],
-        command_ids[run_from:to_event], actors[run_from:to_event], metadatas[run_from:to_event],
-        event_tags_json[run_from:to_event], datas[run_from:to_event])
-        with ordinality as given (stream, version, kind_id, id, occurred_at, correlation_id,
-          causation_id, command_id, actor, metadata, tags_json, data, n)
-      where version is not null
-    ), recorded as (
-      insert into events
-      select position, name, version, kind_id, id, run_at, occurred_at, correlation_id,
-        causation_id, command_id, actor, metadata, tags, data
-      from batch
-    )
-    insert into event_tags
-    select tag, position, kind_id from batch cross join unnest(tags) as tag;
+    timeout := wait_until(give_up_at);
+    block := alloc(run_size);
+    insert into events
+    select block.first + place, streams[stream], version, kind_id, id, block.at, occurred_at,
+      correlation_id, causation_id, command_id, actor, metadata, tags::text[], data
+    from (
+      select
+        unnest(places[run_from:to_event]) as place,
+        unnest(event_streams[run_from:to_event]) as stream,
+        unnest(event_versions[run_from:to_event]) as version,
+        unnest(kind_ids[run_from:to_event]) as kind_id,
+        unnest(ids[run_from:to_event]) as id,
+        unnest(occurred[run_from:to_event]) as occurred_at,
+        unnest(correlation_ids[run_from:to_event]) as correlation_id,
+        unnest(causation_ids[run_from:to_event]) as causation_id,
+        unnest(command_ids[run_from:to_event]) as command_id,
+        unnest(actors[run_from:to_event]) as actor,
+        unnest(metadatas[run_from:to_event]) as metadata,
+        unnest(tag_arrays[run_from:to_event]) as tags,
+        unnest(datas[run_from:to_event]) as data
+    ) as given
+    where place is not null;
+    -- In a statement of its own, as most events have no tags.
+    if tag_arrays is not null then
+      insert into event_tags
+      select tag, position, kind_id from events cross join unnest(tags) as tag
+      where position between block.first and block.first + run_size - 1;
+    end if;
     -- Places in the run become positions.
     for i in judged_before + 1 .. judged loop
-      firsts[i] := run_first + firsts[i];
+      firsts[i] := block.first + firsts[i];
     end loop;
   end loop;
-  perform set_config('lock_timeout', callers_timeout, true);
-  select coalesce(max(position), 0) into last from events;
+  timeout := set_config('lock_timeout', callers_timeout, true);
+  if array_position(firsts, null) is null then
+    last := block.first + run_size - 1;
+  else
+    select coalesce(max(position), 0) into last from events;
+  end if;
 end $$;
 -- For the owner, and for whom the owner lets append.
 revoke execute on function append from public;

@@ -162,7 +162,7 @@ def test_stat(url: str, log: EventStore, server: Any) -> None:
     schema = url.rpartition("=")[2]
     sizes = f"""SELECT sum(pg_total_relation_size(('{schema}.' || name)::regclass))::bigint
         FROM unnest(%s::text[]) AS name"""
-    tables = ["events", "event_tags", "kinds", "snapshots", "leftfold_migrations"]
+    tables = ["events", "event_tags", "kinds", "snapshots", "inline_builds", "leftfold_migrations"]
     # The server may tidy up meanwhile.
     [(before,)] = server.execute(sizes, tables)
     found = document("stat")

@@ -59,7 +59,7 @@ def test_a_paused_owner_that_comes_back_applies_nothing_twice(
         bank.append_random(es, random, 300)
         with bank.workers(places.log, places.views, options) as (first,):
             eventually(lambda: all(leases(es, each).events for each in NAMES), "the first begins")
-            os.kill(first.pid, signal.SIGSTOP)
+            pause(es, first.pid)
             fences = {each: leases(es, each).fence for each in NAMES}
             bank.append_random(es, random, 300)
             with bank.workers(places.log, places.views, options) as (second,):

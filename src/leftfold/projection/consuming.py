@@ -73,6 +73,8 @@ class Consuming:
         """The position of what failed last, and at how many attempts."""
         self._written_s = self._looked_s = self._held_until_s = 0.0
         self.build = build
+        self._lease: Progress | None = None
+        """What it claimed last, unless another one has it."""
         self.held: Progress | None = None
         """How far it is, as long as it is the owner."""
         self.stopping = False
@@ -88,14 +90,17 @@ class Consuming:
     async def _run(self) -> None:
         pause_s = PAUSE_MIN_S
         while not self.stopping:
+            is_owner = self.held is not None
             try:
                 await self._round()
-                pause_s = PAUSE_MIN_S
+                # A claim proves nothing: what comes next may fail again and again.
+                pause_s = PAUSE_MIN_S if is_owner else pause_s
                 continue
             except StoreClosed:
                 break
             except LeaseLost:
                 logger.warning("%s: another worker owns it now", self.place)
+                self._lease = None
             except Exception:
                 # Whatever it is, it must neither end this consumer nor hold up others.
                 logger.exception("%s: it goes on in %s s", self.place, pause_s)
@@ -122,6 +127,7 @@ class Consuming:
         if held is None:
             await self._pause(WAIT_S)
             return
+        self._lease = held
         self._failed = (0, 0)
         await self._look(held)
         if not await self._is_of_this_log(held):
@@ -286,7 +292,7 @@ class Consuming:
             await self._parts.driver.promise().wait(min(left_s, WAIT_S))
 
     async def _release(self) -> None:
-        held, self.held = self.held, None
+        held, self.held = self._lease, None
         if held is None:
             return
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from msgspec import Struct
@@ -11,6 +11,7 @@ from leftfold.codec import EventCodec
 from leftfold.decider import Decider, check_is_decider
 from leftfold.errors import InvalidInput
 from leftfold.projection.definition import Consumer, Projection, SqlProjection, Subscriber
+from leftfold.query import select
 
 
 class App(Struct, frozen=True, kw_only=True, eq=False):
@@ -27,7 +28,7 @@ class App(Struct, frozen=True, kw_only=True, eq=False):
     consumers: Sequence[Consumer] = ()
 
     def __post_init__(self) -> None:
-        for each in self.deciders:
+        for each in _listed("deciders", self.deciders):
             check_is_decider(each)
         categories = [each.category for each in self.deciders]
         for category in categories:
@@ -39,6 +40,8 @@ class App(Struct, frozen=True, kw_only=True, eq=False):
         for name in names:
             if names.count(name) > 1:
                 raise InvalidInput(f"there are two projections or consumers {name!r} in the App")
+        for subscriber in self.subscribers:
+            _check_classes(self.codec, subscriber)
 
     @property
     def subscribers(self) -> Sequence[Subscriber]:
@@ -55,7 +58,27 @@ class App(Struct, frozen=True, kw_only=True, eq=False):
 
 
 def _check_kinds(what: str, found: Sequence[Any], kinds: tuple[type, ...]) -> None:
-    for each in found:
+    for each in _listed(what, found):
         if not isinstance(each, kinds):
             names = " or ".join(kind.__name__ for kind in kinds)
             raise InvalidInput(f"{what} of the App are of {names}, found {type(each).__name__}")
+
+
+def _listed(what: str, found: Any) -> Sequence[Any]:
+    if not isinstance(found, list | tuple):
+        raise InvalidInput(f"{what} of the App are a list, found {found!r}; put it in brackets")
+    return found
+
+
+def _check_classes(codec: EventCodec, subscriber: Subscriber) -> None:
+    """Refuse, with InvalidInput, classes of events that the codec does not know: nothing would ever
+    come for them.
+    """
+    queries = [subscriber.events]
+    if isinstance(subscriber, Projection) and isinstance(subscriber.evolve, Mapping):
+        queries.append(select(types=tuple(subscriber.evolve)))
+    try:
+        for query in queries:
+            codec.resolve(query)
+    except InvalidInput as error:
+        raise InvalidInput(f"{subscriber.name!r} in the App: {error}") from None

@@ -5,6 +5,9 @@ process.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from dataclasses import fields as dataclass_fields
+from dataclasses import is_dataclass
 from functools import partial
 from hashlib import sha256
 from types import CodeType
@@ -54,11 +57,26 @@ def _content(cell: Any) -> object:
 def _value(value: Any, depth: int) -> str:
     if callable(value):
         return code(value, depth)
-    if isinstance(value, set | frozenset):
-        # The order of a set differs from process to process.
-        value = sorted(map(repr, value))
+    if depth <= DEPTH_MAX:
+        inner = partial(_value, depth=depth + 1)
+        # The order of a set differs from process to process, also within other values.
+        if isinstance(value, set | frozenset):
+            return str(sorted(map(inner, value)))
+        if isinstance(value, tuple | list):
+            return str([*map(inner, value)])
+        if isinstance(value, Mapping):
+            return str([(inner(key), inner(each)) for key, each in value.items()])
+        fields = _fields(value)
+        if fields:
+            return f"{type(value).__qualname__} {[inner(getattr(value, each)) for each in fields]}"
     # So do addresses.
     return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
+
+
+def _fields(value: Any) -> tuple[str, ...]:
+    if is_dataclass(value):
+        return tuple(each.name for each in dataclass_fields(value))
+    return getattr(value, "__struct_fields__", ())
 
 
 def _text(found: CodeType) -> str:

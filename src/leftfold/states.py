@@ -44,6 +44,11 @@ def is_frozen(value: object) -> bool:
     return True
 
 
+def is_frozen_class(kind: type) -> bool:
+    """Whether fields of values of a Struct or dataclass cannot be set."""
+    return _frozen_fields(kind) is not None
+
+
 @lru_cache(CLASSES_CACHED_MAX)
 def _frozen_fields(kind: Any) -> tuple[str, ...] | None:
     """The fields of a frozen Struct or dataclass; None of any other class."""

@@ -18,6 +18,7 @@ from leftfold.cli import (
     imports,
     log,
     mapping,
+    mending,
     overview,
     projections,
     rebuild,
@@ -71,8 +72,8 @@ PRINTED = {
     "projections compare": [Comparison, TableComparison, Difference],
     "projections swap": [projections.BuildRow],
     "projections rollback": [projections.BuildRow],
-    "projections retry": [projections.Mended],
-    "projections skip": [projections.Mended],
+    "projections retry": [mending.Mended],
+    "projections skip": [mending.Mended],
     "projections drop": [projections.BuildRow],
     "demo": [],
 }

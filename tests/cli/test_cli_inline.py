@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import leftfold
+from leftfold.projection.registering import Registering
 
 URL = "sqlite:///log.db"
 APP = """
@@ -88,3 +89,18 @@ def test_who_only_reads_builds_nothing(bank: Any, run: Any) -> None:
     with leftfold.open(URL) as es:
         es.append([leftfold.Event("account-1", b'{"cents":5}', type="Deposited")])
     assert cents(bank) == 6
+
+
+def test_a_rebuild_that_was_interrupted_is_begun_anew(
+    bank: Any, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Registering, "_finish", die)
+        run("projections", "rebuild", "balances", "--app", "inlined:app", code=130)
+    run("projections", "rebuild", "balances", "--app", "inlined:app")
+    with leftfold.open(URL, bank.app) as es:
+        assert [each.state for each in es.projections.status()] == ["serving"]
+    assert cents(bank) == 1

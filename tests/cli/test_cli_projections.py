@@ -277,6 +277,55 @@ def test_quarantine_retry_and_skip(store: Any, run: Any, app: Any) -> None:
     )
 
 
+@pytest.mark.parametrize("key", ["9700120", "true", "null", "1.50", '"', '["x"]'])
+def test_a_key_is_its_text_whatever_it_is_as_json(store: Any, run: Any, app: Any, key: str) -> None:
+    for stream in (key, "another"):
+        store.append_to_stream(stream, [sys.modules["projected"].Deposited(13)])
+    app(ON_FAILURE="quarantine")
+    run("projections", "rebuild", "balances")
+    assert projections(run, "retry", "balances", "--key", key).json["going_on"] == 1
+    found = projections(run, "quarantine", "balances").lines
+    assert [(json.loads(each["key"]), each["is_due"]) for each in found if each["is_due"]] == [
+        ([key], True)
+    ]
+    as_json = json.dumps([key])
+    assert projections(run, "retry", "balances", "--key", as_json).json["going_on"] == 1
+
+
+def test_a_key_that_is_none_is_not_taken_for_all(store: Any, run: Any, app: Any) -> None:
+    deposited(store, 13)
+    app(ON_FAILURE="quarantine")
+    run("projections", "rebuild", "balances")
+    for key in ("null", "[]", "[null]", "{}", "", "9" * 5000):
+        arguments = ("balances", 7, "--reason", "x", "--key", key)
+        run("projections", "skip", *arguments, code=2)
+        run("projections", "retry", "balances", "--key", key, code=2)
+    assert not projections(run, "quarantine", "balances").json["is_due"]
+
+
+def test_keys_that_are_no_text_are_given_as_json(store: Any, run: Any, app: Any) -> None:
+    deposited(store, 13)
+    app(ON_FAILURE="quarantine")
+    counted = ("numbered", "--app", "projected:counted")
+    run("projections", "rebuild", *counted)
+    assert projections(run, "quarantine", *counted).json["key"] == "[7,0]"
+    assert projections(run, "retry", *counted, "--key", "[7, 0]").json["going_on"] == 1
+
+
+def test_watch_and_check_do_not_go_together(built: Any, run: Any) -> None:
+    assert "give one" in run("projections", "status", "--watch", "--check", code=2).err
+
+
+def test_drop_does_not_ask_about_what_is_not_there(built: Any, run: Any) -> None:
+    result = run("projections", "drop", "nope", input="y\n", code=2)
+    assert "nothing is kept of 'nope'" in result.err
+    assert "Drop" not in result.err
+    result = run("projections", "drop", "balances", "--build", 9, input="y\n", code=2)
+    assert "no build 9; it has 1" in result.err
+    assert "Drop" not in result.err
+    assert "nothing is kept" in run("projections", "drop", "lively", code=2).err
+
+
 def test_drop_asks_first(built: Any, run: Any) -> None:
     assert "add --yes" in run("projections", "drop", "balances", code=2).err
     result = run("projections", "drop", "balances", input="n\n", code=1)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -32,11 +34,12 @@ def test_it_runs_until_it_is_told_to_stop(
 ) -> None:
     process = spawn("run", "projected:app", "--json")
     line = started(process)
-    assert line["message"] == "running balances, lively, mails"
+    assert line["message"] == "running balances, mails"
     assert line["level"] == "info"
     wait_for(lambda: all(not each.events_behind for each in store.projections.status()))
     lines = ended(process, number)
-    assert lines[-1]["message"] == "stopping"
+    by_hand = "; another Ctrl-C does not wait" if number is signal.SIGINT else ""
+    assert lines[-1]["message"] == f"stopping{by_hand}"
     assert process.returncode == code
     assert rows() == {"a": 5, "b": 7, "c": 9}
     # Whoever stops in good order leaves its work to others at once.
@@ -61,6 +64,10 @@ def test_failures_are_a_line_each(store: Any, spawn: Any) -> None:
     assert any("ValueError: thirteen" in each["message"] for each in failed)
 
 
+def states(store: Any) -> list[tuple[int, str]]:
+    return [(each.build, each.state) for each in store.projections.status("balances")]
+
+
 @pytest.mark.parametrize("options", [[], ["--no-swap"]])
 def test_builds_of_changed_code_are_swapped_in_unless_told_not_to(
     built: Any, spawn: Any, app: Any, options: list[str]
@@ -69,9 +76,26 @@ def test_builds_of_changed_code_are_swapped_in_unless_told_not_to(
     process = spawn("run", "projected:app", "--json", *options, env={"FACTOR": "2"})
     started(process)
     state = "ready" if options else "serving"
-    wait_for(lambda: built.projections.status("balances")[-1].state == state)
+    wait_for(lambda: (2, state) in states(built))
     ended(process, signal.SIGTERM)
     assert rows() == ({"a": 5, "b": 7, "c": 9} if options else {"a": 10, "b": 14, "c": 18})
+
+
+def test_code_that_was_replaced_stands_by_and_status_says_so(
+    built: Any, spawn: Any, run: Any, app: Any
+) -> None:
+    app(FACTOR="2")
+    run("projections", "rebuild", "balances", "--swap")
+    run("projections", "drop", "balances", "--build", "1", "--yes")
+    app(FACTOR="1")
+    process = spawn("run", "projected:app", "--json", env={"FACTOR": "1"})
+    started(process)
+    lines = ended(process, signal.SIGTERM)
+    (warning,) = (each["message"] for each in lines if each["level"] == "warning")
+    assert "stands by" in warning
+    assert "projections rebuild balances" in warning
+    assert rows() == {"a": 10, "b": 14, "c": 18}
+    assert "that of the app stands by" in run("projections", "status", "balances").out
 
 
 def test_lines_for_people(store: Any, spawn: Any) -> None:
@@ -87,3 +111,45 @@ def test_bad_input(store: Any, run: Any, monkeypatch: pytest.MonkeyPatch) -> Non
     assert "no module" in run("run", "missing:app", code=2).err
     monkeypatch.delenv("LEFTFOLD_APP")
     assert "which app" in run("run", code=2).err
+
+
+def test_what_is_not_run_is_refused_and_not_listed(store: Any, run: Any) -> None:
+    assert "'lively' is live" in run("run", "projected:app", "--only", "lively", code=2).err
+    assert "nothing to run" in run("run", "projected:only_live", code=2).err
+    assert "nothing to run" in run("run", "projected:empty", code=2).err
+
+
+def test_a_create_that_raises_is_told_and_no_fault_of_ours(store: Any, run: Any) -> None:
+    assert "create of 'broken': KeyError: 'no'" in run("run", "projected:broken", code=2).err
+
+
+def test_errors_that_nobody_expects_are_told_with_their_reason(store: Any, spawn: Any) -> None:
+    process = spawn("run", "projected:app", "--only", "balances", "--json")
+    started(process)
+    wait_for(lambda: not store.projections.status("balances")[0].events_behind)
+    store._projecting.database.write(lambda tx: tx.execute("DROP TABLE leftfold_skips"))
+    deposited(store, 1)
+    line = json.loads(process.stdout.readline())
+    while line["level"] != "error":
+        line = json.loads(process.stdout.readline())
+    assert "leftfold_skips" in line["message"]
+    ended(process, signal.SIGTERM)
+
+
+def test_a_second_ctrl_c_does_not_wait_for_what_is_slow(store: Any, spawn: Any) -> None:
+    process = spawn("run", "projected:slow", "--json")
+    started(process)
+    line = json.loads(process.stdout.readline())
+    assert line["message"] == "handling"
+    process.send_signal(signal.SIGINT)
+    line = json.loads(process.stdout.readline())
+    assert line["message"] == "stopping; another Ctrl-C does not wait"
+
+    def ended_by_another() -> bool:
+        process.send_signal(signal.SIGINT)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(2)
+        return process.returncode is not None
+
+    wait_for(ended_by_another)
+    assert process.returncode == 130

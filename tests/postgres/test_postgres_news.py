@@ -194,6 +194,22 @@ def test_nobody_is_rung_for_ever_for_what_a_restored_log_does_not_have(events: E
     until(lambda: not mine._told and not mine._due)
 
 
+def test_what_cannot_be_told_for_long_is_kept_once(
+    events: EventStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise psycopg.OperationalError("too many connections")
+
+    mine = events.store._news  # type: ignore[attr-defined]
+    with monkeypatch.context() as patched:
+        patched.setattr(news, "Line", refuse)
+        for _ in range(100):
+            last = events.append([event()]).position
+        assert len(mine._told) == 1
+        assert last in mine._told.values()
+    until(lambda: not mine._told and not mine._due)
+
+
 def test_appends_share_a_notification(server: Any, url: str, monkeypatch: Any) -> None:
     monkeypatch.setattr(news, "GAP_S", NEVER_S)
     heard: list[psycopg.Notify] = []

@@ -323,3 +323,16 @@ def test_statements_that_were_prepared_elsewhere(new_database: Any) -> None:
     with pytest.raises(StoreUnavailable, match="prepared_statements=false"):
         new_database().write(work)
     assert new_database(prepare_threshold=None).write(work) == [[(7,)]] * 5
+
+
+def test_who_may_not_use_the_schema_is_told_so_and_not_that_tables_are_missing(
+    database: Any, server: Any
+) -> None:
+    schema = database._schema
+    role = f"reader_{schema}"
+    server.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'secret'")
+    reader = PostgresDatabase(server.url(user=f"{role}:secret"), schema, place="here")
+    wanted = f"may not use the schema {schema}.*GRANT USAGE, CREATE ON SCHEMA {schema} TO {role}"
+    with pytest.raises(StoreUnavailable, match=wanted):
+        reader.read(lambda tx: tx.relations("t"))
+    reader.close()

@@ -336,3 +336,19 @@ def test_a_view_of_one_projection_needs_no_app(database: Database) -> None:
     bank.append(Opened("a"))
     view: View[Balance] = View(bank.parts, BALANCES)
     assert late(view.find).position == 0
+
+
+def test_what_waits_in_quarantine_does_not_show_for_all_keys(bank: Bank) -> None:
+    token = bank.append(Opened("a"), Deposited("a", 5))
+    later = bank.append(Opened("b"))
+    build = bank.build()
+    bank.run(build)
+    bank.quarantine(build, key_text(("b",)), 3)
+    view = bank.view()
+    view.wait(token, timeout_s=0)
+    assert view.count(after=later, timeout_s=0) == 2
+    for ask in (
+        lambda: view.wait(later),
+        lambda: run_sync(wait_for(bank.parts, [BALANCES], int(later), SOON_S)),
+    ):
+        assert "a key is in quarantine by 'Deposited' at position 3" in str(late(ask))

@@ -17,6 +17,7 @@ from leftfold.cli import (
     export,
     imports,
     log,
+    mending,
     overview,
     projections,
     rebuild,
@@ -50,8 +51,8 @@ COMMANDS: dict[str, Callable[..., int | None]] = {
     "projections compare": projections.compare,
     "projections swap": projections.swap,
     "projections rollback": projections.rollback,
-    "projections retry": projections.retry,
-    "projections skip": projections.skip,
+    "projections retry": mending.retry,
+    "projections skip": mending.skip,
     "projections drop": projections.drop,
     "demo": demo.demo,
 }

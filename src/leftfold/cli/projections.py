@@ -51,28 +51,6 @@ class Named(Kept, frozen=True, kw_only=True):
     name: Annotated[str, typer.Argument(metavar="NAME", help="The projection or consumer.")]
 
 
-class Keyed(Named, frozen=True, kw_only=True):
-    """Which projection, and which of its keys."""
-
-    key: Annotated[
-        str | None,
-        typer.Option(
-            "--key", metavar="KEY", help="Only this key: as text, or JSON as `quarantine` shows it."
-        ),
-    ] = None
-
-    @property
-    def key_value(self) -> Any:
-        """The key as a value or a tuple, None where it is not given."""
-        if self.key is None:
-            return None
-        try:
-            found = msgspec.json.decode(self.key)
-        except msgspec.DecodeError:
-            return self.key
-        return tuple(found) if isinstance(found, list) else found
-
-
 class ListRow(Struct, frozen=True):
     """A build, for `list`."""
 
@@ -125,6 +103,8 @@ class StatusRow(Struct, frozen=True):
 
 def status(session: Session, options: StatusOptions) -> int:
     """Say how far each projection is, and what is in its way."""
+    if options.watch and options.check:
+        raise InvalidInput("--watch ends with Ctrl-C, so it has no result to --check; give one")
     with session.open_app(options.views) as store:
         if options.watch:
             _watch(session.output, store, options.name)
@@ -181,7 +161,9 @@ def _table(rows: Iterable[StatusRow]) -> Table:
 
 def _row(found: ProjectionStatus, events_per_s: int | None = None) -> StatusRow:
     notes = [] if events_per_s is None else [f"{events_per_s:,}/s"]
-    if not found.is_current:
+    if found.stands_by:
+        notes.append("made by newer code, and that of the app stands by")
+    elif not found.is_current:
         notes.append("made by other code")
     if found.failure:
         notes.append(f"stopped: {_short(found.failure)}")
@@ -325,41 +307,6 @@ def rollback(session: Session, options: Named) -> None:
         session.output.document(_build(store.projections.rollback(options.name)))
 
 
-class Mended(Struct, frozen=True):
-    """What `retry` and `skip` came to."""
-
-    name: str
-    going_on: int
-    """Partitions and keys that go on."""
-
-
-def retry(session: Session, options: Keyed) -> None:
-    """Try again what is stopped or in quarantine."""
-    with session.open_app(options.views) as store:
-        count = store.projections.retry(options.name, key=options.key_value)
-    session.output.document(Mended(options.name, count))
-
-
-class SkipOptions(Keyed, frozen=True, kw_only=True):
-    """Which event to pass over, and why."""
-
-    position: Annotated[
-        int, typer.Argument(min=1, metavar="POSITION", help="Of the event that failed.")
-    ]
-    reason: Annotated[
-        str, typer.Option("--reason", metavar="TEXT", help="Why; it is recorded. Required.")
-    ]
-
-
-def skip(session: Session, options: SkipOptions) -> None:
-    """Pass over an event that failed, for the keys that it failed for."""
-    with session.open_app(options.views) as store:
-        count = store.projections.skip(
-            options.name, options.position, reason=options.reason, key=options.key_value
-        )
-    session.output.document(Mended(options.name, count))
-
-
 class DropOptions(Named, frozen=True, kw_only=True):
     """What to drop."""
 
@@ -373,13 +320,26 @@ class DropOptions(Named, frozen=True, kw_only=True):
 def drop(session: Session, options: DropOptions) -> int | None:
     """Delete a build; or all read models and checkpoints of a name. The log stays as it is."""
     what = f"build {options.build}" if options.build else "everything that is kept"
-    if not options.yes and not _agrees(f"{what} of {options.name!r}"):
-        complain("nothing was dropped")
-        return PROBLEMS
     with session.open_app(options.views) as store:
+        _check_is_kept(store, options)
+        if not options.yes and not _agrees(f"{what} of {options.name!r}"):
+            complain("nothing was dropped")
+            return PROBLEMS
         dropped = store.projections.drop(options.name, build=options.build)
     session.output.rows(dropped, _build, BuildRow)
     return None
+
+
+def _check_is_kept(store: EventStore, options: DropOptions) -> None:
+    """Refuse, with InvalidInput, to ask whether to drop what is not there."""
+    builds = [each.build for each in store.projections.status() if each.name == options.name]
+    kept = [each for each in builds if each is not None]
+    if not kept:
+        raise InvalidInput(f"nothing is kept of {options.name!r}")
+    if options.build is not None and options.build not in kept:
+        raise InvalidInput(
+            f"{options.name!r} has no build {options.build}; it has {', '.join(map(str, kept))}"
+        )
 
 
 def _agrees(what: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -81,7 +81,10 @@ def rebuild(session: Session, options: RebuildOptions) -> int | None:
         before = _begin(store, options)
         with (
             _helped(session, options) as helpers,
-            store.running(only=[name], swap="manual", share=(0, options.workers)),
+            # An inline one is complete by now.
+            nullcontext()
+            if before.mode == "inline"
+            else store.running(only=[name], swap="manual", share=(0, options.workers)),
         ):
             found = _fold(store, before, helpers, interrupts)
             if found is None:
@@ -103,7 +106,9 @@ def _begin(store: EventStore, options: RebuildOptions) -> ProjectionStatus:
     """Begin a build, or go on with one."""
     name = options.name
     for each in store.projections.status(name):
-        if each.is_current and each.state in ("building", "ready"):
+        # What is left of an inline one is no runner's to finish.
+        is_async = each.mode == "async"
+        if is_async and each.is_current and each.state in ("building", "ready"):
             owners = f", which {', '.join(each.owners)} folds as well" if each.owners else ""
             complain(f"going on with build {each.build}{owners}")
             return each

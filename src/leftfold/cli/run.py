@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 from msgspec import Struct
 
+from leftfold.app import App
 from leftfold.cli.interrupt import on_interrupt, on_terminate
 from leftfold.cli.output import Output, cell
 from leftfold.cli.projections import Kept
@@ -57,7 +58,11 @@ class _Lines(logging.Handler):
         self._output = output
 
     def emit(self, record: logging.LogRecord) -> None:
-        line = LogLine(iso(now_us()), record.levelname.lower(), record.getMessage())
+        message = record.getMessage()
+        if record.exc_info and record.exc_info[1] is not None:
+            error = record.exc_info[1]
+            message += f": {type(error).__name__}: {error}"
+        line = LogLine(iso(now_us()), record.levelname.lower(), message)
         if self._output.is_json:
             self._output.json(line)
         else:
@@ -78,13 +83,18 @@ def run(session: Session, options: RunOptions) -> int:
     ):
         swap: Swap = "manual" if options.no_swap else "auto"
         runner = store.running(only=options.only or None, swap=swap)
-        names = options.only or [each.name for each in session.app.subscribers]
-        log.info("running %s", ", ".join(names))
+        log.info("running %s", ", ".join(options.only or _names(session.app)))
         with runner:
             while not told:
                 time.sleep(PAUSE_S)
-            log.info("stopping")
+            # It waits for the functions that are being called, however long they take.
+            is_by_hand = told[0] == INTERRUPTED
+            log.info("stopping%s", "; another Ctrl-C does not wait" if is_by_hand else "")
     return told[0]
+
+
+def _names(app: App) -> list[str]:
+    return [each.name for each in app.subscribers if each.mode == "async"]
 
 
 @contextmanager

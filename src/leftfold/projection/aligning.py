@@ -44,9 +44,12 @@ class Aligning:
         self._deadline_s = time.monotonic() + timeout_s
         self._may_lead = may_lead
         self._hold = 0
-        # No event for the subscriber lies between these two positions.
-        self._clear = (0, 0)
+        self._code = subscriber.fingerprint(parts.codec.fingerprint)
+        # Nothing for those who are behind lies between these two positions.
+        self._clear: tuple[int, int, Subscriber | None] = (0, 0, None)
         self._gap = (0, 0)
+        # Whose query says what those who are behind lack: of other code it is not known.
+        self._whose: Subscriber | None = None
         self._is_hopeless = False
 
     async def run(self, transact: Transact[T], work: Callable[[Transaction], T]) -> T | None:
@@ -69,9 +72,9 @@ class Aligning:
 
     async def _advance(self) -> bool:
         """Make it more likely that they are aligned; whether it is worth another attempt."""
-        low, high = self._gap
-        if await first_between(self._parts, self._subscriber, low, high) is None:
-            self._clear = self._gap
+        (low, high), whose = self._gap, self._whose
+        if await first_between(self._parts, whose, low, high) is None:
+            self._clear = low, high, whose
             return True
         if self._is_hopeless or time.monotonic() >= self._deadline_s:
             return False
@@ -89,13 +92,18 @@ class Aligning:
         behind = second if self._may_lead else first + second
         ahead = first if self._may_lead else behind
         low = min((each.position for each in behind), default=0)
-        self._gap = low, max((each.position for each in ahead), default=0)
+        high = max((each.position for each in ahead), default=0)
+        self._gap = low, high
+        own = {build.id for build in self._builds if build.fingerprint == self._code}
+        lacking = {each.build for each in behind if each.position < high}
+        self._whose = self._subscriber if lacking <= own else None
         last = [each for each in behind if each.position == low]
         self._is_hopeless = not all(_is_moving(each, tx.now_us()) for each in last)
 
     def _is_aligned(self) -> bool:
-        (low, high), (clear_low, clear_high) = self._gap, self._clear
-        return low >= high or (clear_low <= low and high <= clear_high)
+        (low, high), (clear_low, clear_high, whose) = self._gap, self._clear
+        is_clear = clear_low <= low and high <= clear_high and whose in (None, self._whose)
+        return low >= high or is_clear
 
     def _hold_at(self, tx: Transaction, position: int) -> None:
         for build in self._builds:

@@ -4,7 +4,7 @@ a transaction; nothing here waits.
 A *build* is one making of a projection from the log, with a table of its own. It is folded by one
 consumer for each of its partitions, and each of these has a checkpoint and one owner. An owner
 holds a lease, which may run out while it is paused; so each claim raises the *fence*, and nobody
-writes whose fence is not the last.
+writes whose fence is not the last. A log without the event that a checkpoint is at is another one.
 """
 
 from __future__ import annotations
@@ -19,6 +19,10 @@ from leftfold.projection.database import Database, Transaction
 
 LEASE_S = 30.0
 """How long an owner may be silent before another may take over, in seconds."""
+CLOCK_LEASES_MAX = 2
+"""A lease that lasts for longer than so many from now on is none: the clock was set back."""
+HOLD_S_MAX = 3600.0
+"""How long builds are held at most. What lasts longer is none, for the same reason."""
 
 State = Literal["building", "ready", "serving", "retired"]
 """`building`: not yet as far as the log; `ready`: waits to be swapped in; `serving`: what is read;
@@ -42,6 +46,10 @@ class Build(Struct, frozen=True):
     created_us: int
     swapped_us: int
     """When it began to serve, or stopped to; 0: never yet."""
+    log: str = ""
+    """The log that it is folded from: the id of the first event there, which never changes. Empty
+    until somebody has folded it.
+    """
 
     @property
     def table(self) -> str:
@@ -82,8 +90,8 @@ class Progress(Struct, frozen=True):
     position: int
     """All matching events up to here are applied, or wait for their key."""
     event_position: int
-    """Of the last event that was applied or passed over, as far as it is known, and its id: whether
-    the log is still the same.
+    """Of the last event that was applied or passed over, whether it matches or not, and its id: a
+    log without it is another one. 0: there was none.
     """
     event_id: bytes
     events: int
@@ -137,7 +145,8 @@ _TABLES = (
   partitions {integer} NOT NULL,
   rate_max {integer} NOT NULL,
   created_us {integer} NOT NULL,
-  swapped_us {integer} NOT NULL
+  swapped_us {integer} NOT NULL,
+  log {text} NOT NULL
 )""",
     """CREATE TABLE IF NOT EXISTS leftfold_consumers (
   build {integer} NOT NULL,
@@ -174,11 +183,18 @@ _TABLES = (
   skipped_us {integer} NOT NULL,
   PRIMARY KEY (name, version, position, key)
 )""",
+    """CREATE TABLE IF NOT EXISTS leftfold_replaced (
+  name {text} NOT NULL,
+  fingerprint {text} NOT NULL,
+  PRIMARY KEY (name, fingerprint)
+)""",
     # No id is given twice: an owner that slept must not take a new build for the one it had.
     "CREATE TABLE IF NOT EXISTS leftfold_ids (last {integer} PRIMARY KEY)",
 )
+_NAMES = {each.split()[5] for each in _TABLES}
 _BUILD = (
-    "id, name, version, fingerprint, shape, state, partitions, rate_max, created_us, swapped_us"
+    "id, name, version, fingerprint, shape, state, partitions, rate_max, created_us, swapped_us, "
+    "log"
 )
 _PROGRESS = (
     "build, partition, position, event_position, event_id, events, owner, fence, lease_until_us, "
@@ -195,7 +211,7 @@ def prepare(database: Database) -> None:
 
 def is_prepared(tx: Transaction) -> bool:
     """Whether the tables of the catalog are there."""
-    return len(tx.relations("leftfold_")) >= len(_TABLES)
+    return _NAMES.issubset(tx.relations("leftfold_"))
 
 
 def _make_tables(tx: Transaction) -> None:
@@ -204,7 +220,8 @@ def _make_tables(tx: Transaction) -> None:
     for table in _TABLES:
         tx.execute(table.format(**kinds))
     if not tx.execute("SELECT 1 FROM leftfold_ids"):
-        tx.execute("INSERT INTO leftfold_ids VALUES (0)")
+        # Builds may be there already: of all tables it may be this one that was lost.
+        tx.execute("INSERT INTO leftfold_ids SELECT coalesce(max(id), 0) FROM leftfold_builds")
 
 
 def lock(tx: Transaction) -> None:
@@ -238,7 +255,7 @@ def add_build(tx: Transaction, build: Build, position: int = 0) -> Build:
     lock(tx)
     ((id,),) = tx.execute("UPDATE leftfold_ids SET last = last + 1 RETURNING last")
     made = msgspec.structs.replace(build, id=id, created_us=tx.now_us())
-    marks = ", ".join("?" * 10)
+    marks = ", ".join("?" * 11)
     tx.execute(f"INSERT INTO leftfold_builds ({_BUILD}) VALUES ({marks})", _row(made))
     for partition in range(build.partitions):
         row = Progress(id, partition, position, 0, b"", 0, "", 0, 0, 0, 0, 0, "", tx.now_us())
@@ -262,10 +279,12 @@ def claim(tx: Transaction, build: int, partition: int, owner: str) -> Progress |
     if not rows:
         return None
     found = Progress(*_with_bytes(rows[0]))
-    now_us = tx.now_us()
-    if found.owner not in ("", owner) and found.lease_until_us > now_us:
+    now_us, lease_us = tx.now_us(), int(LEASE_S * 1_000_000)
+    # What ends later than any lease can was written before the clock was set back.
+    is_held = now_us < found.lease_until_us <= now_us + CLOCK_LEASES_MAX * lease_us
+    if found.owner not in ("", owner) and is_held:
         return None
-    until_us = now_us + int(LEASE_S * 1_000_000)
+    until_us = now_us + lease_us
     tx.execute(
         "UPDATE leftfold_consumers SET owner = ?, fence = fence + 1, lease_until_us = ?, "
         "failure = '' WHERE build = ? AND partition = ?",
@@ -274,6 +293,14 @@ def claim(tx: Transaction, build: int, partition: int, owner: str) -> Progress |
     return msgspec.structs.replace(
         found, owner=owner, fence=found.fence + 1, lease_until_us=until_us, failure=""
     )
+
+
+def identify(tx: Transaction, build: int, log: str) -> str:
+    """The log that a build is of: from now on this one, if it was not known before."""
+    if log:
+        tx.execute("UPDATE leftfold_builds SET log = ? WHERE id = ? AND log = ''", [log, build])
+    rows = tx.execute("SELECT log FROM leftfold_builds WHERE id = ?", [build])
+    return str(rows[0][0]) if rows else ""
 
 
 def renew(tx: Transaction, owner: str) -> None:
@@ -304,22 +331,10 @@ def advance(tx: Transaction, held: Progress, to: Progress) -> int:
     """Move a checkpoint from `held` to `to`, and say its signal. Raises LeaseLost unless the owner
     of `held` still has its fence and is where it was.
     """
-    rows = tx.execute(
-        f"""UPDATE leftfold_consumers SET position = ?, event_position = ?, event_id = ?,
- events = ?, failure = ?, updated_us = ? {_MINE} AND position = ? RETURNING signal""",
-        [
-            to.position,
-            to.event_position,
-            to.event_id,
-            to.events,
-            to.failure,
-            tx.now_us(),
-            held.build,
-            held.partition,
-            held.fence,
-            held.position,
-        ],
-    )
+    sql = f"""UPDATE leftfold_consumers SET position = ?, event_position = ?, event_id = ?,
+ events = ?, failure = ?, updated_us = ? {_MINE} AND position = ? RETURNING signal"""
+    new = [to.position, to.event_position, to.event_id, to.events, to.failure, tx.now_us()]
+    rows = tx.execute(sql, [*new, held.build, held.partition, held.fence, held.position])
     if not rows:
         raise LeaseLost(f"build {held.build}, partition {held.partition}")
     signal: int = rows[0][0]

@@ -19,6 +19,7 @@ from msgspec import inspect
 from leftfold.errors import InvalidInput
 from leftfold.fingerprint import digest, shape
 from leftfold.projection.database import ColumnType, Dialect
+from leftfold.states import is_frozen_class
 
 INTEGER_MAX = 2**63 - 1
 COLUMNS_MAX = 200
@@ -47,6 +48,7 @@ _CLASSES: dict[ColumnType, type] = {
     "date": date,
     "uuid": UUID,
 }
+_OF_POSTGRES = ("ctid", "tableoid", "xmin", "xmax", "cmin", "cmax")
 KEY_TYPES = ("text", "integer", "datetime", "date", "uuid")
 
 
@@ -60,6 +62,16 @@ class Column:
         self.enum = inner.cls if isinstance(inner, inspect.EnumType) else None
         self.kind = _kind(inner)
         self._decoder = msgspec.json.Decoder(hint) if self.kind == "json" else None
+
+    @property
+    def is_canonical(self) -> bool:
+        """Whether there is but one value for each that the database has."""
+        return self.enum is None and self.kind not in ("datetime", "json", "real")
+
+    @property
+    def key_class(self) -> type:
+        """The class of a key's values."""
+        return self.enum or _CLASSES.get(self.kind, object)
 
     def encoder(self, dialect: Dialect) -> Callable[[Any], Any]:
         """What makes of the field's value what a table takes. It raises ValueError for misfits."""
@@ -127,6 +139,12 @@ class Columns:
         self._have_forms = any(each.enum or each.kind == "datetime" for each in self.key)
         self.is_one_text = [(each.kind, each.enum) for each in self.key] == [("text", None)]
         """Whether the key is a single text."""
+        self.are_canonical = all(each.is_canonical for each in self.columns)
+        """Whether a row that is written and read again is the same, and not only equal."""
+        is_json = any(each.kind == "json" for each in self.columns)
+        self.are_frozen = is_frozen_class(row) and not is_json
+        """Whether nobody can change a row in place."""
+        self._key_classes = [each.key_class for each in self.key]
         described = (f"{each.name} {each.kind} {each.is_nullable}" for each in self.columns)
         self.shape = digest(*described, shape(row))
 
@@ -150,9 +168,13 @@ class Columns:
             names = ", ".join(each.name for each in self.key)
             raise ValueError(f"the key is ({names}), found {found!r}")
         if self._have_forms:
-            return tuple(
+            values = tuple(
                 [each.canonical(value) for each, value in zip(self.key, values, strict=True)]
             )
+        # Not only when they get to the database: to Python 1 and True are one key.
+        if [*map(type, values)] != self._key_classes:
+            names = ", ".join(f"{each.name} of type {each.kind}" for each in self.key)
+            raise ValueError(f"the key is ({names}), found {found!r}")
         return values
 
     def initial(self, key: Values) -> Any:
@@ -225,10 +247,27 @@ def _columns(row: Any, what: str) -> list[Column]:
         raise InvalidInput(f"{what} is a Struct or a dataclass, found {row!r}")
     if len(info.fields) > COLUMNS_MAX:
         raise InvalidInput(f"{what} has at most {COLUMNS_MAX} fields, found {len(info.fields)}")
+    _check_names([field.name for field in info.fields], what)
     for field in info.fields:
         if field.name != field.encode_name or not field.name.isascii() or len(field.name) > 60:
             raise InvalidInput(f"{what}: {field.name!r} is no name for a column; rename the field")
     return [Column(field, hints[field.name]) for field in info.fields]
+
+
+def _check_names(names: Sequence[str], what: str) -> None:
+    """Refuse, with InvalidInput, what is no column on some engine, so that rows fit on each."""
+    for name in names:
+        if name in _OF_POSTGRES:
+            raise InvalidInput(
+                f"{what}: {name!r} is a column that PostgreSQL has of its own; rename the field"
+            )
+    by_lower = {name.lower(): name for name in names}
+    for name in names:
+        if by_lower[name.lower()] != name:
+            raise InvalidInput(
+                f"{what}: {name!r} and {by_lower[name.lower()]!r} are one column on SQLite, which "
+                "does not tell capital letters from small ones; rename one"
+            )
 
 
 def _without_none(found: inspect.Type) -> tuple[inspect.Type, bool]:
@@ -254,7 +293,8 @@ def _kind(found: inspect.Type) -> ColumnType:
 
 def _json(value: Any, decoder: msgspec.json.Decoder[Any]) -> str:
     try:
-        encoded = msgspec.json.encode(value)
+        # Their order in a dict, too: PostgreSQL keeps another.
+        encoded = msgspec.json.encode(value, order="deterministic")
         decoder.decode(encoded)
     except (TypeError, RecursionError, msgspec.MsgspecError) as error:
         raise ValueError(str(error)) from None

@@ -10,10 +10,11 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
-from leftfold.errors import StoreClosed, UndecodableEvent
+from leftfold.errors import InvalidInput, StoreClosed, UndecodableEvent
 from leftfold.event import RecordedEvent, now_us
 from leftfold.projection.applying import Applied, Batch, moved, work_of
 from leftfold.projection.catalog import (
+    HOLD_S_MAX,
     Build,
     Failure,
     LeaseLost,
@@ -21,6 +22,7 @@ from leftfold.projection.catalog import (
     Quarantined,
     advance,
     claim,
+    identify,
     progress,
     put_in_quarantine,
     quarantined,
@@ -31,9 +33,9 @@ from leftfold.projection.database import Transaction
 from leftfold.projection.definition import Consumer, Projection, Subscriber
 from leftfold.projection.delivering import Delivering
 from leftfold.projection.folding import Control, Events, Partition, failure_of, partition_of
+from leftfold.projection.marking import holds, last_at
 from leftfold.projection.pacing import Pace
 from leftfold.projection.parts import ProjectionParts
-from leftfold.query import ALL
 from leftfold.reading import Decoding
 
 WAIT_S = 0.25
@@ -69,10 +71,12 @@ class Consuming:
         self._apply = _applying(parts, subscriber, build, lambda: self.stopping)
         self._pace = Pace()
         self._control = Control()
-        self._failed = (0, 0)
-        """The position of what failed last, and at how many attempts."""
+        self._failed: tuple[object, int] = (0, 0)
+        """The position and the key of what failed last, and at how many attempts."""
         self._written_s = self._looked_s = self._held_until_s = 0.0
         self.build = build
+        self._is_identified = False
+        """Whether the build is known to be of this log. It is not while that has no events."""
         self._lease: Progress | None = None
         """What it claimed last, unless another one has it."""
         self.held: Progress | None = None
@@ -104,6 +108,7 @@ class Consuming:
             except Exception:
                 # Whatever it is, it must neither end this consumer nor hold up others.
                 logger.exception("%s: it goes on in %s s", self.place, pause_s)
+                self._pace.shrink()
                 self._parts.look_again()
             self.held = None
             await self._pause(pause_s)
@@ -129,19 +134,42 @@ class Consuming:
             return
         self._lease = held
         self._failed = (0, 0)
+        self._is_identified = False
         await self._look(held)
-        if not await self._is_of_this_log(held):
-            reason = "this is another log than before: it does not hold what was applied; rebuild"
-            failure = Failure(held.event_position, "", 0, "", "", reason, 1, now_us())
-            await self._stop(held, failure)
+        head = await self._parts.store.head()
+        if held.position > head or not await self._is_of_this_log(held):
+            await self._stop_at_other_log(held)
+        elif held.position and not held.event_position:
+            await self._mark(held)
 
     async def _is_of_this_log(self, held: Progress) -> bool:
-        if held.position > await self._parts.store.head():
-            return False
-        if not held.event_position:
-            return True
-        found = await self._parts.store.read(ALL, after=held.event_position - 1, limit=1)
-        return bool(found) and found[0].id_bytes == held.event_id
+        """Whether this is still the log that was folded: it may have been restored from a backup,
+        or a server have taken over that lacks events. To be asked before a checkpoint moves, and
+        after what it moves over was read.
+        """
+        is_of = self._is_identified or await self._identify()
+        return is_of and await holds(self._parts.store, held)
+
+    async def _identify(self) -> bool:
+        """Whether the build is of this log. One that was never folded is from now on."""
+        log, build = await self._parts.log_id(), self.build.id
+        found = await self._parts.write(self._database, lambda tx: identify(tx, build, log))
+        if found and not log:
+            # Somebody may just have folded the first event.
+            log = await self._parts.log_id()
+        self._is_identified = found == log != ""
+        return found == log
+
+    async def _stop_at_other_log(self, held: Progress) -> None:
+        reason = "this is another log than before: it does not hold what was applied; rebuild"
+        failure = Failure(held.event_position, "", 0, "", "", reason, 1, now_us())
+        await self._stop(held, failure)
+
+    async def _mark(self, held: Progress) -> None:
+        """Keep which event the checkpoint is at, where that was not known when it was moved."""
+        last = await last_at(self._parts.store, [], held.position)
+        if last is not None and last.position != held.event_position:
+            await self._move(held, moved(held, [], held.position, last))
 
     async def _look(self, held: Progress) -> None:
         """See what is wanted: to go on after a failure, to hold, to try a key again, or to pass
@@ -159,7 +187,8 @@ class Consuming:
         self._control = Control(keys, frozenset(skipped), next(due, None))
         self._looked_s = time.monotonic()
         # By the database's clock: this machine's may be another.
-        self._held_until_s = self._looked_s + (now.hold_until_us - now_us) / 1_000_000
+        hold_s = (now.hold_until_us - now_us) / 1_000_000
+        self._held_until_s = self._looked_s + (hold_s if hold_s <= HOLD_S_MAX else 0)
         self.held = now
 
     def _wanted(
@@ -189,6 +218,9 @@ class Consuming:
         page = await self._parts.store.read(
             self._decoding.query, after=after, until=until, limit=self._pace.limit
         )
+        if head < held.position:
+            await self._stop_at_other_log(held)
+            return
         end = head if until is None else min(head, until)
         if len(page) == self._pace.limit:
             end = page[-1].position
@@ -204,17 +236,22 @@ class Consuming:
     async def _apply_page(self, held: Progress, page: Page, until: int) -> None:
         events, failure = await self._parts.driver.call(self._decode, self._theirs_left_out(page))
         only = self._control.only
+        last = None if only else await last_at(self._parts.store, page, until)
+        if not await self._is_of_this_log(held):
+            await self._stop_at_other_log(held)
+            return
         end = until if failure is None else max(failure.position - 1, 0 if only else held.position)
-        if failure is not None and only is not None:
-            failure = msgspec.structs.replace(failure, key=only.key)
-        applied = await self._apply(held, Batch(events, end), self._control)
+        applied = await self._apply(held, Batch(events, end, last), self._control)
         self.held = msgspec.structs.replace(applied.progress, signal=applied.signal)
         self._written_s = time.monotonic()
         failure = applied.failure or failure
+        if failure is not None and only is not None:
+            failure = msgspec.structs.replace(failure, key=only.key)
         pause_s = self._pace.end(self.build, page, failed=failure is not None)
         if failure is not None:
+            await self._mark(self.held)
             await self._fail(self.held, failure)
-        elif applied.signal != held.signal or only is not None:
+        if applied.signal != held.signal or only is not None:
             await self._look(self.held)
         await self._pause(pause_s)
 
@@ -237,9 +274,10 @@ class Consuming:
 
     async def _fail(self, held: Progress, failure: Failure) -> None:
         """Try again after a pause; then stop, or let that key alone wait."""
-        position, attempts = self._failed
-        attempts = attempts + 1 if position == failure.position else 1
-        self._failed = (failure.position, attempts)
+        last, attempts = self._failed
+        at = failure.position, failure.key
+        attempts = attempts + 1 if last == at else 1
+        self._failed = (at, attempts)
         failure = msgspec.structs.replace(failure, attempts=attempts)
         logger.warning("%s: %s", self.place, failure.text())
         only = self._control.only
@@ -248,7 +286,11 @@ class Consuming:
         elif attempts < self._subscriber.attempts_max:
             await self._pause(min(PAUSE_MIN_S * 2 ** (attempts - 1), PAUSE_MAX_S))
         elif self._subscriber.on_failure == "quarantine" and failure.key:
-            await self._quarantine(held, failure, waiting=0)
+            try:
+                await self._quarantine(held, failure, waiting=0)
+            except InvalidInput:
+                # A key that is too long for this database, say.
+                await self._stop(held, failure)
         else:
             await self._stop(held, failure)
 
@@ -272,15 +314,18 @@ class Consuming:
         signal = await self._parts.write(self._database, lambda tx: advance(tx, held, to))
         self.held = msgspec.structs.replace(to, signal=signal)
         self._written_s = time.monotonic()
+        if signal != held.signal:
+            await self._look(self.held)
 
     async def _wait(self, held: Progress, end: int) -> None:
         """Nothing is there to be applied up to `end`: move on, and wait for more."""
         is_late = time.monotonic() - self._written_s >= IDLE_CHECKPOINT_S
         if end > held.position and (is_late or self.build.state == "building"):
-            # What it passes over tells logs apart, too.
-            last = await self._parts.store.read(ALL, until=end, limit=1, backwards=True)
-            passed = moved(held, last, end)
-            await self._move(held, msgspec.structs.replace(passed, events=held.events))
+            last = await last_at(self._parts.store, [], end)
+            if not await self._is_of_this_log(held):
+                await self._stop_at_other_log(held)
+                return
+            await self._move(held, moved(held, [], end, last))
         await self._parts.store.wait(end, WAIT_S)
         if self.held is not None and time.monotonic() - self._looked_s >= WAIT_S:
             await self._look(self.held)

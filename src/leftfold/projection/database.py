@@ -4,8 +4,22 @@ from engine to engine.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from typing import Any, Literal, Protocol, TypeVar
+
+from leftfold.errors import InvalidInput
+
+STATEMENTS_CACHED_MAX = 1000
+"""Statements of which it is remembered whether they end a transaction."""
+
+_COMMENT = re.compile(r"/\*(?:[^*/]|\*(?!/)|/(?!\*))*\*/")
+_SPACE = re.compile(r"\A(?:\s|;|\ufeff|--[^\n]*(?:\n|\Z))+")
+_CONTROL = re.compile(
+    r"(?:BEGIN|START|COMMIT|END|ROLLBACK|ABORT|SAVEPOINT|RELEASE|PREPARE\s+TRANSACTION)\b",
+    re.IGNORECASE,
+)
 
 T = TypeVar("T")
 
@@ -58,6 +72,12 @@ class Transaction(Protocol):
     """A transaction. Values are bound, with ? for each; a literal ? does not occur in `sql`."""
 
     dialect: Dialect
+
+    def of_callers(self) -> Transaction:
+        """The same for SQL of callers: it refuses, with InvalidInput, what begins or ends a
+        transaction, as the rest would be in another one.
+        """
+        ...
 
     def execute(self, sql: str, values: Sequence[Any] = ()) -> Rows:
         """All rows of one statement."""
@@ -113,3 +133,18 @@ class Database(Protocol):
     def close(self) -> None:
         """Free everything. Closing twice is harmless; a closed one raises StoreClosed."""
         ...
+
+
+@lru_cache(STATEMENTS_CACHED_MAX)
+def refuse_control(sql: str) -> None:
+    """Refuse, with InvalidInput, a statement that begins or ends a transaction, or a part of it."""
+    rest = sql
+    # Comments within comments are taken away from the inside.
+    while "/*" in rest and (outer := _COMMENT.sub(" ", rest)) != rest:
+        rest = outer
+    found = _CONTROL.match(_SPACE.sub("", rest, count=1))
+    if found:
+        raise InvalidInput(
+            f"{found[0].upper()} is not for a projection: what it writes and its checkpoint are "
+            "one transaction, which is begun and ended for it"
+        )

@@ -53,11 +53,13 @@ class Sql(Protocol):
     """What the names of its tables are, or begin with: `f"{sql.table}_lines"`."""
 
     def execute(self, sql: str, values: Sequence[Any] = ()) -> Rows:
-        """All rows of one statement, with ? for each value."""
+        """All rows of one statement, with ? for each value. Raises InvalidInput for one that begins
+        or ends a transaction, such as COMMIT or SAVEPOINT: the checkpoint is part of this one.
+        """
         ...
 
     def execute_many(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
-        """One statement for each of `rows`."""
+        """One statement for each of `rows`. Raises as `execute` does."""
         ...
 
 
@@ -122,9 +124,15 @@ class Projection(_Named, Generic[R], frozen=True, kw_only=True, eq=False):
                 f"row of projection {self.name!r}: without key=... the key is the name of a "
                 "stream, so the one field without a default is a str"
             )
-        for index in _listed(self.indexes, "indexes"):
+        for index in self._listed_indexes():
             columns.check_is_indexable(index)
         _check_choice(self.name, "mode", self.mode, ("async", "inline", "live"))
+
+    def _listed_indexes(self) -> Sequence[str]:
+        found: Any = self.indexes
+        if not isinstance(found, list | tuple) or not all(isinstance(each, str) for each in found):
+            raise InvalidInput(f"indexes of {self.name!r} are a list of names, found {found!r}")
+        return self.indexes
 
     def _check_functions(self) -> None:
         evolves: list[Any] = [self.evolve]
@@ -232,6 +240,8 @@ class Consumer(_Named, frozen=True, kw_only=True, eq=False):
         functions: list[Any] = [self.handle, self.key or self.handle]
         if not all(map(callable, functions)):
             raise InvalidInput(f"handle and key of consumer {self.name!r} are functions")
+        if inspect.iscoroutinefunction(self.key):
+            raise InvalidInput(f"key of consumer {self.name!r} is a plain function")
         if self.on_failure == "quarantine" and self.key is None:
             raise InvalidInput(f"to quarantine a key, consumer {self.name!r} needs key=...")
 
@@ -272,9 +282,3 @@ def _check_choice(name: str, what: str, found: object, choices: tuple[str, ...])
     if found not in choices:
         known = ", ".join(map(repr, choices))
         raise InvalidInput(f"{what} of {name!r} is one of {known}, found {found!r}")
-
-
-def _listed(names: Sequence[str], what: str) -> Sequence[str]:
-    if isinstance(names, str):
-        raise InvalidInput(f"{what} is a list, found {names!r}; put it in brackets")
-    return names

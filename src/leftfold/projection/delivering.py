@@ -46,7 +46,8 @@ class Delivering:
         while True:
             count = self._count(events)
             until = batch.until if count == len(events) else events[count - 1].position
-            applied = await self._some(held, Batch(events[:count], until), control)
+            some = Batch(events[:count], until, batch.last)
+            applied = await self._some(held, some, control)
             held, events = applied.progress, events[count:]
             if applied.failure is not None or not events or self._is_over():
                 return applied
@@ -71,7 +72,8 @@ class Delivering:
                 until = failure.position - 1
                 break
             done.append(event)
-        to = held if control.only else moved(held, done, max(until, held.position))
+        end = max(until, held.position)
+        to = held if control.only else moved(held, done, end, batch.last)
 
         def write(tx: Transaction) -> int:
             signal = advance(tx, held, to)

@@ -27,7 +27,7 @@ from leftfold.projection.database import Rows, Transaction
 from leftfold.projection.finding import Question
 from leftfold.projection.folding import Control
 from leftfold.projection.parts import ProjectionParts
-from leftfold.projection.swapping import make_build, unmade
+from leftfold.projection.swapping import make_build, naming, unmade
 from leftfold.projection.waiting import NO_WISH, WAIT_S, Readable, Wish, no_question
 from leftfold.query import ALL
 from leftfold.reading import PAGE_EVENTS, Decoding
@@ -140,7 +140,8 @@ class Folded:
 
         if self._made is None:
             prepare(self._database)
-            made = self._database.write(make)
+            with naming(self._projection):
+                made = self._database.write(make)
             self._made = _Made(made, work_of(self._projection, made, self._database))
         return self._made
 

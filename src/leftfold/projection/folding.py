@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from copy import copy
 from itertools import groupby
 from operator import attrgetter
 from typing import Any
@@ -15,13 +14,11 @@ from msgspec import Struct
 from leftfold.errors import StoreClosed, StoreUnavailable
 from leftfold.event import RecordedEvent, now_us
 from leftfold.projection.catalog import Failure, LeaseLost, Quarantined
-from leftfold.projection.columns import Columns, Values
-from leftfold.projection.database import Database, Rows, Transaction
-from leftfold.projection.definition import REMOVED, Projection
+from leftfold.projection.columns import Values
+from leftfold.projection.definition import Projection
+from leftfold.projection.touching import Changes, OfDatabase, RowTable, Touched
 from leftfold.states import isolated
 
-KEYS_AT_ONCE = 500
-"""Rows that one SELECT looks for."""
 ERROR_CHARACTERS_MAX = 2_000
 KEYS_KNOWN_MAX = 100_000
 """Keys of which it is remembered whether they are of a partition."""
@@ -29,7 +26,9 @@ ROWS_KEPT_MAX = 10_000
 """Rows that an owner remembers from one batch to the next."""
 
 NOT_OF_EVENTS = (LeaseLost, StoreUnavailable, StoreClosed)
-"""Errors that no event is to blame for: the same events are tried again."""
+"""Errors of the read model's own database that no event is to blame for: the same events are tried
+again. Where functions of users raise such, they are like any other.
+"""
 
 Events = Sequence[RecordedEvent[Any]]
 
@@ -54,19 +53,6 @@ class Control(Struct, frozen=True):
         if self.only is not None and key != self.only.key:
             return False
         return (position, "") not in self.skips and (position, key) not in self.skips
-
-
-class Changes(Struct, frozen=True):
-    """What a batch comes to, as the database is to have it."""
-
-    upserts: Sequence[Values]
-    deletes: Sequence[Values]
-    waiting: Mapping[str, int]
-    """How many events wait, by key as JSON."""
-    failure: Failure | None = None
-    """What the first event that cannot be folded failed on: it and what follows is not in this."""
-    error: Exception | None = None
-    """What was raised then."""
 
 
 def key_text(key: Values) -> str:
@@ -99,9 +85,20 @@ class Partition:
         return known
 
 
+def reason_of(error: BaseException) -> str:
+    """What was raised, as text that every database takes, whatever it is."""
+    name = type(error).__name__
+    try:
+        text = f"{name}: {error}"
+    except Exception:
+        # Its __str__ is the user's, too.
+        text = f"{name}: {object.__repr__(error)}"
+    return text[:ERROR_CHARACTERS_MAX].encode(errors="replace").decode().replace("\0", "?")
+
+
 def failure_of(event: RecordedEvent[Any], key: str, error: BaseException) -> Failure:
-    """Why an event cannot be applied."""
-    text = f"{type(error).__name__}: {error}"[:ERROR_CHARACTERS_MAX]
+    """Why an event cannot be applied. Raises nothing."""
+    text = reason_of(error)
     return Failure(event.position, event.stream, event.version, event.type, key, text, 1, now_us())
 
 
@@ -114,94 +111,42 @@ WHOLE = Partition(0, 1)
 """All keys."""
 
 
-class RowTable:
-    """The table of a build."""
-
-    def __init__(self, columns: Columns, table: str, database: Database) -> None:
-        self.columns = columns
-        self.database = database
-        self.binding = columns.bind(database.dialect)
-        quote = database.dialect.quote
-        names = [quote(each) for each in columns.names]
-        key = [quote(each.name) for each in columns.key]
-        self._key = f"({', '.join(key)})" if len(key) > 1 else key[0]
-        self._select = f"SELECT {', '.join(names)} FROM {quote(table)}"
-        rest = [each for each in names if each not in key]
-        settings = ", ".join(f"{each} = excluded.{each}" for each in rest)
-        self._upsert = (
-            f"INSERT INTO {quote(table)} ({', '.join(names)}) VALUES ({_marks(names)}) "
-            f"ON CONFLICT ({', '.join(key)}) "
-            f"{f'DO UPDATE SET {settings}' if settings else 'DO NOTHING'}"
-        )
-        same = " AND ".join(f"{each} = ?" for each in key)
-        self._delete = f"DELETE FROM {quote(table)} WHERE {same}"
-        self._within: Transaction | None = None
-
-    def within(self, tx: Transaction) -> RowTable:
-        """The same as a transaction sees it that is open."""
-        table = copy(self)
-        table._within = tx
-        return table
-
-    def load(self, keys: Sequence[Values]) -> dict[Values, Values]:
-        """The values of those rows that there are, by key; keys and values as the database has
-        them.
-        """
-        if self._within is not None:
-            return self.select(self._within, keys)
-        return self.database.read(lambda tx: self.select(tx, keys)) if keys else {}
-
-    def select(self, tx: Transaction, keys: Sequence[Values]) -> dict[Values, Values]:
-        """As `load`, in a transaction."""
-        found: Rows = []
-        for start in range(0, len(keys), KEYS_AT_ONCE):
-            some = keys[start : start + KEYS_AT_ONCE]
-            marks = ", ".join(f"({_marks(key)})" if len(key) > 1 else "?" for key in some)
-            within = f"(VALUES {marks})" if len(some[0]) > 1 else f"({marks})"
-            values = [each for key in some for each in key]
-            found += tx.execute(f"{self._select} WHERE {self._key} IN {within}", values)
-        return {self.binding.key_of(values): values for values in found}
-
-    def write(self, tx: Transaction, changes: Changes) -> None:
-        """Make the changes."""
-        if changes.upserts:
-            tx.execute_many(self._upsert, changes.upserts)
-        if changes.deletes:
-            tx.execute_many(self._delete, changes.deletes)
-
-
-def _marks(values: Sequence[Any]) -> str:
-    return ", ".join("?" * len(values))
-
-
 class Fold:
     """Folds batches into the rows of a Projection, those of one partition."""
 
     def __init__(self, projection: Projection[Any], table: RowTable) -> None:
         self._key = projection.key or _stream
         self._columns = table.columns
+        self._is_plain = table.columns.are_canonical and table.columns.are_frozen
         self._table = table
         evolve = projection.evolve
         self._evolves = evolve if isinstance(evolve, Mapping) else None
         self._evolve: Any = None if isinstance(evolve, Mapping) else evolve
-        self._rows = _Rows(table)
+        self._rows = Touched(table)
 
     def forget(self) -> None:
         """Remember no rows: somebody else may have written them, or they were not written."""
-        self._rows = _Rows(self._table)
+        self._rows = Touched(self._table)
 
     def batch(self, events: Events, control: Control, partition: Partition) -> Changes:
         """What the events change, or those before the first that fails.
 
-        Rows are remembered from one batch to the next, as they come out of it.
+        Rows are remembered from one batch to the next, as they come out of it. Raises what the
+        database does.
         """
-        passing = _Passing(control, partition)
         if len(self._rows.now) > ROWS_KEPT_MAX:
             self.forget()
         try:
+            return self._changes(events, _Passing(control, partition))
+        except OfDatabase as found:
+            self.forget()
+            raise found.error from found.error.__cause__
+
+    def _changes(self, events: Events, passing: _Passing) -> Changes:
+        try:
             self._fold(self._rows, events, passing)
             return self._rows.changes()
-        except NOT_OF_EVENTS:
+        except OfDatabase:
             raise
         except Exception:
             # It may be anything: the functions are the user's. Which event it was is found by
@@ -211,15 +156,15 @@ class Fold:
             return self._rows.changes(*next(filter(None, failures), ()))
 
     def _try(
-        self, rows: _Rows, events: Events, passing: _Passing
+        self, rows: Touched, events: Events, passing: _Passing
     ) -> tuple[Failure, Exception] | None:
         """Fold the events of one position wholly, or leave the rows as they were and say why."""
         before: dict[Values, Any] = {}
         waiting = dict(rows.waiting)
-        rows.at = None
         event = events[0]
         try:
             for event in events:
+                rows.at = None
                 keys = [*self._keys(event, rows, passing)]
                 rows.load({*keys})
                 before = {key: isolated(rows.now[key]) for key in keys} | before
@@ -227,30 +172,36 @@ class Fold:
                 for rows.at in keys:
                     rows.values(rows.at)
             return None
-        except NOT_OF_EVENTS:
+        except OfDatabase:
             raise
         except Exception as error:
             # As above.
             rows.now.update(before)
             rows.waiting = waiting
-            return failure_of(event, key_text(rows.at) if rows.at else "", error), error
+            return failure_of(event, _text_or_none(rows.at), error), error
 
-    def _fold(self, rows: _Rows, events: Events, passing: _Passing) -> None:
+    def _fold(self, rows: Touched, events: Events, passing: _Passing) -> None:
         keyed = [(event, self._keys(event, rows, passing)) for event in events]
         rows.load({key for _, keys in keyed for key in keys})
         for event, keys in keyed:
             self._evolve_all(rows, event, keys)
 
-    def _evolve_all(self, rows: _Rows, event: RecordedEvent[Any], keys: Iterable[Values]) -> None:
+    def _evolve_all(self, rows: Touched, event: RecordedEvent[Any], keys: Iterable[Values]) -> None:
         evolve = self._evolve if self._evolves is None else self._evolves[type(event.data)]
+        is_plain = self._is_plain
         for key in keys:
             rows.at = key
             row = evolve(rows.row(key), event)
             if row is None:
                 raise TypeError("evolve returned None; return the row, or REMOVED")
-            rows.now[key] = row
+            if is_plain:
+                rows.now[key] = row
+            else:
+                rows.put(key, row)
 
-    def _keys(self, event: RecordedEvent[Any], rows: _Rows, passing: _Passing) -> Iterable[Values]:
+    def _keys(
+        self, event: RecordedEvent[Any], rows: Touched, passing: _Passing
+    ) -> Iterable[Values]:
         if self._evolves is not None and type(event.data) not in self._evolves:
             return ()
         found = self._key(event)
@@ -264,6 +215,14 @@ class Fold:
             # An event is folded once into each row, also where both of its sides are the same.
             keys = dict.fromkeys([self._columns.key_of(each) for each in several])
         return keys if passing.is_all else passing.pass_on(event.position, keys, rows.waiting)
+
+
+def _text_or_none(key: Values | None) -> str:
+    """A key as JSON; "" for one that cannot be: it may be anything."""
+    try:
+        return key_text(key) if key is not None else ""
+    except Exception:
+        return ""
 
 
 def _stream(event: RecordedEvent[Any]) -> str:
@@ -292,74 +251,3 @@ class _Passing:
             elif self._control.is_meant(position, text):
                 passed.append(key)
         return passed
-
-
-class _Rows:
-    """The rows that a batch touches."""
-
-    def __init__(self, table: RowTable) -> None:
-        self._table = table
-        self._columns = table.columns
-        self._binding = table.binding
-        self._encoded: dict[Values, Values] = {}
-        self._stored: dict[Values, Values | None] = {}
-        self._initial: dict[Values, Any] = {}
-        self._touched: set[Values] = set()
-        self.now: dict[Values, Any] = {}
-        self.waiting: dict[str, int] = {}
-        self.at: Values | None = None
-        """The key that is at work."""
-
-    def load(self, keys: set[Values]) -> None:
-        """Get the rows of those keys that are new here."""
-        self._touched.update(keys)
-        encoded: dict[Values, Values] = {}
-        for key in keys:
-            if key not in self.now:
-                self.at = key
-                encoded[key] = self._binding.key_values(key)
-        self.at = None
-        self._encoded |= encoded
-        found = self._table.load([*encoded.values()])
-        for key, values in encoded.items():
-            stored = self._stored[key] = found.get(values)
-            self.now[key] = REMOVED if stored is None else self._binding.row(stored)
-
-    def row(self, key: Values) -> Any:
-        """The row of a key, its initial one where there is none."""
-        row = self.now[key]
-        if row is REMOVED:
-            row = self._initial[key] = self._columns.initial(key)
-        return row
-
-    def changes(self, failure: Failure | None = None, error: Exception | None = None) -> Changes:
-        """What is to be written since the last time. Raises ValueError for a misfit."""
-        upserts, deletes = [], []
-        for key in self._touched & self.now.keys():
-            stored, values = self._stored[key], self.values(key)
-            if values is None and stored is not None:
-                deletes.append(self._encoded[key])
-            elif values is not None and values != stored:
-                upserts.append(values)
-            self._stored[key] = values
-            if values is None:
-                self.now[key] = REMOVED
-        self._touched.clear()
-        self._initial.clear()
-        waiting, self.waiting = self.waiting, {}
-        return Changes(upserts, deletes, waiting, failure, error)
-
-    def values(self, key: Values) -> Values | None:
-        """The values of a row; None where there is none. Raises ValueError for a misfit."""
-        row = self.now[key]
-        if row is REMOVED:
-            return None
-        values = self._binding.values(row)
-        if self._binding.key_of(values) != self._encoded[key]:
-            raise ValueError(f"evolve changed the key of row {key_text(key)}")
-        if row is self._initial.get(key) and self._is_untouched(key, values):
-            return None
-        return values
-
-    def _is_untouched(self, key: Values, values: Values) -> bool:
-        return values == self._binding.values(self._columns.initial(key))

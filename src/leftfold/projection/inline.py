@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from leftfold.errors import (
+    InvalidInput,
     ProjectionFailed,
     ProjectionRefused,
     UndecodableEvent,
@@ -23,10 +24,11 @@ from leftfold.projection.folding import (
     Control,
     Events,
     Fold,
-    RowTable,
+    reason_of,
 )
 from leftfold.projection.keeping import InlineLog
 from leftfold.projection.parts import ProjectionParts
+from leftfold.projection.touching import RowTable
 from leftfold.reading import Decoding
 
 Inline = Projection[Any] | SqlProjection
@@ -79,18 +81,17 @@ class Keeping:
         events = self._decoded(page) if page else []
         if events:
             self._rows.apply(tx, events, control)
+        # Matching or not: it tells logs apart.
         last = recorded[-1]
-        of = events[-1] if events else None
         moved = tx.execute(
             """UPDATE leftfold_consumers SET position = ?, updated_us = ?, events = events + ?,
- event_position = coalesce(?, event_position), event_id = coalesce(?, event_id)
- WHERE build = ? AND partition = 0 RETURNING build""",
+ event_position = ?, event_id = ? WHERE build = ? AND partition = 0 RETURNING build""",
             [
                 last.position,
                 last.recorded_us,
                 len(events),
-                of.position if of else None,
-                of.id_bytes if of else None,
+                last.position,
+                last.id_bytes,
                 self.build.id,
             ],
         )
@@ -131,12 +132,13 @@ class _Sql:
         self._build = build
 
     def apply(self, tx: Transaction, events: Events, control: Control) -> None:
+        sql = BuildSql(tx, self._build.table)
         try:
-            self._projection.apply(BuildSql(tx, self._build.table), events)
-        except NOT_OF_EVENTS:
-            raise
+            self._projection.apply(sql, events)
         except Exception as error:
             # It may be anything: the function is the user's.
+            if error is sql.error and isinstance(error, NOT_OF_EVENTS):
+                raise
             raise _failed(self._build.name, events[0], error, of=len(events)) from error
 
 
@@ -145,7 +147,7 @@ def _failed(
 ) -> ProjectionFailed:
     recorded = (event.position, event.stream, event.version, event.type)
     among = f"this or one of the {of - 1} after it: " if of > 1 else ""
-    reason = f"{among}{type(error).__name__}: {error}"[:ERROR_CHARACTERS_MAX]
+    reason = f"{among}{reason_of(error)}"[:ERROR_CHARACTERS_MAX]
     return ProjectionFailed(name, recorded, f"{reason}; nothing was recorded", key=key)
 
 
@@ -184,7 +186,11 @@ class InlineKeeper:
     def apply(self, tx: Transaction, events: Sequence[RecordedEvent[bytes]]) -> None:
         """See Keeper."""
         for each in self._kept:
-            each.apply(tx, events)
+            try:
+                each.apply(tx, events)
+            except InvalidInput as error:
+                # The database refuses what one of them comes to, perhaps at the end only.
+                raise _failed(each.build.name, events[0], error, of=len(events)) from error
 
     def _claimed(self, tx: Transaction, until: int) -> bool:
         kept = self._kept

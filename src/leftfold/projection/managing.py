@@ -5,15 +5,19 @@ back, tried again, dropped. Each change is one transaction.
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
+from datetime import date, datetime
 from functools import partial
 from typing import Any, TypeVar
+from uuid import UUID
 
+import msgspec
 from msgspec.structs import replace
 
 from leftfold.errors import InvalidInput, ProjectionRefused
 from leftfold.limits import POSITION_MAX, check_integer
 from leftfold.projection import mending, registering, status
 from leftfold.projection.aligning import Aligning
+from leftfold.projection.arguments import check_is_reason, check_is_time, checked_name
 from leftfold.projection.catalog import Build, State, builds, lock, progress, signal
 from leftfold.projection.comparing import Comparison, compare_builds
 from leftfold.projection.database import Database, Transaction
@@ -21,8 +25,16 @@ from leftfold.projection.definition import Consumer, Projection, SqlProjection, 
 from leftfold.projection.folding import key_text
 from leftfold.projection.keeping import InlineLog
 from leftfold.projection.parts import ProjectionParts
+from leftfold.projection.replacing import forget, remember
 from leftfold.projection.status import ProjectionStatus, QuarantinedKey, first_between
-from leftfold.projection.swapping import drop_build, make_build, position_of, swap_in, unmade
+from leftfold.projection.swapping import (
+    drop_build,
+    make_build,
+    naming,
+    position_of,
+    swap_in,
+    unmade,
+)
 
 T = TypeVar("T")
 
@@ -34,6 +46,8 @@ SWAP_S = 10.0
 """How long a build may take to be as far as the one that it replaces, in seconds."""
 
 _UNFINISHED: tuple[State, ...] = ("building", "ready")
+_WRITTEN_AS_TEXT = {"datetime": datetime, "date": date, "uuid": UUID}
+"""Columns of a key whose values are texts in JSON."""
 
 
 class Managing:
@@ -48,11 +62,11 @@ class Managing:
         """How each build is, of all projections and consumers or of one. Raises InvalidInput for
         unknown names.
         """
-        return await status.status(self._parts, name)
+        return await status.status(self._parts, None if name is None else checked_name(name))
 
     async def quarantine(self, name: str) -> list[QuarantinedKey]:
         """The keys whose events wait, and why. Raises InvalidInput for unknown names."""
-        return await status.quarantine(self._parts, name)
+        return await status.quarantine(self._parts, checked_name(name))
 
     async def rebuild(self, name: str, *, partitions: int = 1, events_per_s_max: int = 0) -> Build:
         """Begin a build beside the one that serves, for runners to fold.
@@ -83,9 +97,12 @@ class Managing:
                         f"with build={each.id}"
                     )
                 signal(tx, each.id)
+            # This is how code comes back that was replaced.
+            forget(tx, name, build.fingerprint)
             return make_build(tx, subscriber, build)
 
-        return await self._write(self._parts.database_of(subscriber), make)
+        with naming(subscriber):
+            return await self._write(self._parts.database_of(subscriber), make)
 
     async def compare(self, name: str, *, timeout_s: float = COMPARE_S) -> Comparison:
         """What differs between the build that serves and the one to be swapped in, or else the one
@@ -95,8 +112,7 @@ class Managing:
         seconds; `is_aligned` says so. Raises InvalidInput, and ProjectionRefused where there is
         only one build.
         """
-        if not 0 <= timeout_s <= COMPARE_S_MAX:
-            raise InvalidInput(f"timeout_s is from 0 to {COMPARE_S_MAX:.0f}, found {timeout_s!r}")
+        check_is_time("timeout_s", timeout_s, COMPARE_S_MAX)
         subscriber = self._projection(name)
         database = self._parts.database_of(subscriber)
         pair = await self._pair(subscriber, (*_UNFINISHED, "retired"))
@@ -118,7 +134,7 @@ class Managing:
 
         Raises InvalidInput, and ProjectionRefused where no build is complete.
         """
-        subscriber = self._projection(name)
+        subscriber = self._swappable(name)
         database = self._parts.database_of(subscriber)
         serving, build = await self._pair(subscriber, _UNFINISHED)
         reason = await self._parts.read(database, lambda tx: _how_far(tx, build))
@@ -149,7 +165,7 @@ class Managing:
 
         Raises InvalidInput, and ProjectionRefused where there is none.
         """
-        subscriber = self._projection(name)
+        subscriber = self._swappable(name)
         database = self._parts.database_of(subscriber)
         pair = await self._pair(subscriber, ("retired",))
 
@@ -170,7 +186,7 @@ class Managing:
         """Let what is stopped or in quarantine be tried again, or one key only: a value, or a
         tuple. Returns how many go on. Raises InvalidInput, and ProjectionRefused where none is.
         """
-        text = _key(key)
+        text = _key(self._parts.subscriber(name), key)
         return await self._write(self._kept(name), lambda tx: mending.retry(tx, name, key=text))
 
     async def skip(self, name: str, position: int, *, reason: str, key: Any = None) -> int:
@@ -181,9 +197,8 @@ class Managing:
         there.
         """
         check_integer("position", position, 1, POSITION_MAX)
-        if not reason.strip() or "\0" in reason:
-            raise InvalidInput(f"a skip is recorded with a reason, a text, found {reason!r}")
-        text = _key(key)
+        check_is_reason(reason)
+        text = _key(self._parts.subscriber(name), key)
         return await self._write(
             self._kept(name),
             lambda tx: mending.skip(tx, name, position, key=text, reason=reason),
@@ -195,6 +210,7 @@ class Managing:
 
         Raises InvalidInput for unknown ones, and ProjectionRefused for the build that serves.
         """
+        checked_name(name)
         dropped: list[Build] = []
         for database in await status.databases(self._parts):
             log = self._parts.inline_log if database is self._parts.log_database else None
@@ -214,6 +230,17 @@ class Managing:
             raise InvalidInput(f"{name!r} is live: it is folded when it is read, and never built")
         return found
 
+    def _swappable(self, name: str) -> Projection[Any] | SqlProjection:
+        """What has builds that are swapped by themselves. Raises InvalidInput."""
+        found = self._projection(name)
+        if found.mode == "inline":
+            # Every append is to keep the one that serves, and the log demands it of all.
+            raise InvalidInput(
+                f"{name!r} is inline: `rebuild` builds it and swaps it in, at once; no other build "
+                "is kept up to date"
+            )
+        return found
+
     def _kept(self, name: str) -> Database:
         return self._parts.database_of(self._parts.subscriber(name))
 
@@ -230,7 +257,10 @@ class Managing:
     async def _lacks_events(self, subscriber: Subscriber, build: Build) -> bool:
         database, head = self._parts.database_of(subscriber), await self._parts.store.head()
         position = await self._parts.read(database, lambda tx: position_of(tx, build))
-        return await first_between(self._parts, subscriber, position, head) is not None
+        # What other code selects is not known here.
+        is_own = build.fingerprint == subscriber.fingerprint(self._parts.codec.fingerprint)
+        whose = subscriber if is_own else None
+        return await first_between(self._parts, whose, position, head) is not None
 
 
 def _pair(
@@ -279,15 +309,32 @@ def _drop(log: InlineLog | None, name: str, id: int | None, tx: Transaction) -> 
             raise ProjectionRefused(
                 f"build {id} of {name!r} serves; swap another one in first, or drop all of {name!r}"
             )
+        if each.state == "retired":
+            remember(tx, each)
         drop_build(tx, each)
     if id is None:
         tx.execute("DELETE FROM leftfold_skips WHERE name = ?", [name])
+        forget(tx, name)
     return dropped
 
 
-def _key(key: Any) -> str | None:
-    """A key as JSON, None for all."""
+def _key(subscriber: Subscriber, key: Any) -> str | None:
+    """A key as JSON, in the form that it has where it failed; None for all."""
+    if key is None:
+        return None
+    values = key if isinstance(key, tuple) else (key,)
     try:
-        return None if key is None else key_text(key if isinstance(key, tuple) else (key,))
-    except (TypeError, ValueError) as error:
+        if isinstance(subscriber, Projection):
+            kinds = [each.kind for each in subscriber.columns.key]
+            if len(kinds) == len(values):
+                # The shell has no times and UUIDs, only texts.
+                values = tuple(map(_from_text, kinds, values))
+            values = subscriber.columns.key_of(values)
+        return key_text(values)
+    except (TypeError, ValueError, msgspec.ValidationError) as error:
         raise InvalidInput(f"a key is a value or a tuple of values: {error}") from None
+
+
+def _from_text(kind: str, value: Any) -> Any:
+    wanted = _WRITTEN_AS_TEXT.get(kind)
+    return value if wanted is None else msgspec.convert(value, wanted)

@@ -23,6 +23,13 @@ class Pace:
         self.limit = BATCH_EVENTS_MIN * 10
         """How many events the next batch has at most."""
 
+    def shrink(self) -> None:
+        """A batch was not applied, and no event is to blame: it may have taken longer than the
+        database waits for.
+        """
+        least = BATCH_EVENTS_MIN if self.limit > BATCH_EVENTS_MIN else 1
+        self.limit = max(min(self.limit // 2, BATCH_EVENTS_MIN), least)
+
     def begin(self) -> None:
         """A batch begins."""
         self._begun_s = time.monotonic()
@@ -30,6 +37,8 @@ class Pace:
     def end(self, build: Build, page: list[RecordedEvent[bytes]], *, failed: bool) -> float:
         """A batch has ended; how long to pause now, in seconds."""
         took_s = time.monotonic() - self._begun_s
+        # Below the least by `shrink` only, and back by being fast only.
+        least = min(self.limit, BATCH_EVENTS_MIN) if took_s > 2 * BATCH_S else BATCH_EVENTS_MIN
         if failed:
             self.limit = BATCH_EVENTS_MIN
         elif took_s > 2 * BATCH_S:
@@ -42,5 +51,5 @@ class Pace:
         is_throttled = build.rate_max and build.state == "building"
         # Pauses of about a second: longer ones would go on when the build serves.
         events_max = min(BATCH_EVENTS_MAX, build.rate_max) if is_throttled else BATCH_EVENTS_MAX
-        self.limit = max(min(self.limit, events_max), BATCH_EVENTS_MIN)
+        self.limit = max(min(self.limit, events_max), least)
         return max(0.0, len(page) / build.rate_max - took_s) if is_throttled else 0.0

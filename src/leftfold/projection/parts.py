@@ -13,6 +13,7 @@ from leftfold.projection.catalog import prepare
 from leftfold.projection.database import Database, Transaction
 from leftfold.projection.definition import Subscriber
 from leftfold.projection.keeping import InlineLog
+from leftfold.query import ALL
 from leftfold.store import Store
 
 T = TypeVar("T")
@@ -42,6 +43,7 @@ class ProjectionParts:
         self._make_driver = make_driver
         self._driver: Driver | None = None
         self._prepared: list[Database] = []
+        self._log_id = ""
 
     @property
     def driver(self) -> Driver:
@@ -78,8 +80,16 @@ class ProjectionParts:
         return parts
 
     def look_again(self) -> None:
-        """See anew whether the catalogs are there: a database may have been lost."""
+        """See anew whether the catalogs are there, and which log: either may have been lost."""
         self._prepared.clear()
+        self._log_id = ""
+
+    async def log_id(self) -> str:
+        """What tells this log from all others: the id of its first event. Empty: it has none."""
+        if not self._log_id:
+            first = await self.store.read(ALL, limit=1)
+            self._log_id = first[0].id_bytes.hex() if first else ""
+        return self._log_id
 
     async def read(self, database: Database, work: Callable[[Transaction], T]) -> T:
         """What `work` returns for a transaction that cannot write."""

@@ -24,6 +24,7 @@ from leftfold.projection.catalog import (
     builds,
     claim,
     lock,
+    progress,
     release,
     renew,
     skips,
@@ -32,8 +33,9 @@ from leftfold.projection.database import Transaction
 from leftfold.projection.folding import Control
 from leftfold.projection.inline import Inline, InlineKeeper, Keeping, inline_log, inline_of
 from leftfold.projection.keeping import InlineLog
+from leftfold.projection.marking import is_marked, last_at
 from leftfold.projection.parts import ProjectionParts
-from leftfold.projection.swapping import drop_build, position_of, swap_in, unmade
+from leftfold.projection.swapping import drop_build, naming, position_of, swap_in, unmade
 from leftfold.reading import Decoding
 
 T = TypeVar("T")
@@ -44,6 +46,8 @@ REST_EVENTS_MAX = 500
 """Events that are applied at first while all appends wait. Where there are more, the limit is
 doubled and the rest is tried again: so it comes to an end, also when it is as slow as the writers.
 """
+REST_EVENTS_LIMIT = 1_000_000
+"""How far that limit is doubled: so many events are in memory at once."""
 PAUSE_S = 0.1
 """Between two looks at what another process builds."""
 SAY_S = 5.0
@@ -104,23 +108,35 @@ class Registering:
         """The build that every append keeps from now on."""
         rest_max = REST_EVENTS_MAX
         while self._is_afresh or (kept := await self._read(self._kept)) is None:
+            with naming(self._projection):
+                claimed = await self._write(self._claimed)
+            if claimed is None:
+                await self._wait_for_others()
+                continue
             try:
-                done = await self._attempt(rest_max)
+                done = await self._attempt(claimed, rest_max)
             except LeaseLost:
                 continue
             if done is not None:
                 logger.info("%s: build %s is kept with every append", self._name, done.id)
                 return done
-            rest_max *= 2
+            rest_max = min(2 * rest_max, REST_EVENTS_LIMIT)
         return kept
 
-    async def _attempt(self, rest_max: int) -> Build | None:
+    async def _wait_for_others(self) -> None:
+        now_s = time.monotonic()
+        if now_s - self._said_s > SAY_S:
+            self._said_s = now_s
+            owners = ", ".join(await self._read(self._owners)) or "another process"
+            logger.info("%s: %s builds it, and is waited for", self._name, owners)
+        await self._parts.driver.promise().wait(PAUSE_S)
+
+    def _owners(self, tx: Transaction) -> list[str]:
+        found = [each for build in builds(tx, self._name) for each in progress(tx, build.id)]
+        return [each.owner for each in found if each.owner and each.lease_until_us > tx.now_us()]
+
+    async def _attempt(self, claimed: tuple[Build, Progress], rest_max: int) -> Build | None:
         """What is kept from now on; None where it has to be tried again."""
-        claimed = await self._write(self._claimed)
-        if claimed is None:
-            # Another process is at it.
-            await self._parts.driver.promise().wait(PAUSE_S)
-            return None
         build, held = claimed
         self._renewed_s = self._said_s = time.monotonic()
         try:
@@ -134,19 +150,24 @@ class Registering:
         """The build of this code, where it serves, is complete, and is demanded of everybody."""
         id = self._log.demanded(tx).get(self._name)
         for each in builds(tx, self._name):
-            if each.id == id and each.state == "serving" and self._is_of_this_code(each):
+            if each.id == id and each.state == "serving" and self._is_mine(tx, each):
                 return None if self._log.tail(tx, position_of(tx, each), 1) else each
         return None
 
-    def _is_of_this_code(self, build: Build) -> bool:
-        return build.fingerprint == self._wanted.fingerprint and build.partitions == 1
+    def _is_mine(self, tx: Transaction, build: Build) -> bool:
+        """Whether it is of this code, and of the log as it is: that may have been restored."""
+        if build.fingerprint != self._wanted.fingerprint or build.partitions != 1:
+            return False
+        (held,) = progress(tx, build.id)
+        at = held.event_position
+        return is_marked(held, self._log.tail(tx, at - 1, 1)) if at else not held.position
 
     def _claimed(self, tx: Transaction) -> tuple[Build, Progress] | None:
         """A build to go on with, which serves already or is new, and how far it is. None where
         somebody else has it.
         """
         lock(tx)
-        mine = [each for each in builds(tx, self._name) if self._is_of_this_code(each)]
+        mine = [each for each in builds(tx, self._name) if self._is_mine(tx, each)]
         if self._is_afresh:
             mine = [each for each in mine if each.id == self._made]
         mine = [each for each in mine if each.state in ("building", "serving")]
@@ -174,8 +195,11 @@ class Registering:
             page_end = len(page)
             last = page[-1].position if page else 0
             until = last if page_end == PAGE_EVENTS else max(head, last, held.position)
+            last_event = await last_at(parts.store, page, until)
+            # One that cannot be decoded may be passed over as well.
+            page = [each for each in page if (each.position, "") not in control.skips]
             events = await parts.driver.call(self._decoding.page, page)
-            batch = Batch(events, until)
+            batch = Batch(events, until, last_event)
             applied = await parts.driver.call(work.apply, held, batch, control)
             if applied.failure is not None:
                 found = applied.failure

@@ -11,11 +11,13 @@ import threading
 import time
 from collections.abc import Iterable
 from contextlib import suppress
+from functools import partial
 from typing import Literal
 from uuid import uuid4
 
 from leftfold.drive import Spawned
 from leftfold.errors import InvalidInput, StoreClosed
+from leftfold.projection.arguments import checked_share, to_run
 from leftfold.projection.catalog import (
     LEASE_S,
     Build,
@@ -30,7 +32,8 @@ from leftfold.projection.consuming import PAUSE_MIN_S, WAIT_S, Consuming
 from leftfold.projection.database import Transaction
 from leftfold.projection.definition import Consumer, Subscriber
 from leftfold.projection.parts import ProjectionParts
-from leftfold.projection.swapping import make_build, position_of, swap_in, unmade
+from leftfold.projection.replacing import newer_than
+from leftfold.projection.swapping import make_build, naming, position_of, swap_in, unmade
 
 LOOK_S = 1.0
 """How often a runner looks for builds, and whether they are complete."""
@@ -60,14 +63,9 @@ class Running:
     ) -> None:
         if swap not in ("auto", "manual"):
             raise InvalidInput(f"swap is 'auto' or 'manual', found {swap!r}")
-        if isinstance(only, str):
-            raise InvalidInput(f"only is a list of names, found {only!r}; put it in brackets")
-        found = parts.subscribers if only is None else [parts.subscriber(each) for each in only]
-        self._rest, self._divisor = share or (0, 1)
-        if not 0 <= self._rest < self._divisor:
-            raise InvalidInput(f"a share is (0, 3), (1, 3) or (2, 3), for example; found {share!r}")
+        self._rest, self._divisor = (0, 1) if share is None else checked_share(share)
         self._parts = parts
-        self._subscribers = [each for each in found if each.mode == "async"]
+        self._subscribers = to_run(parts, only)
         self._swap = swap
         self._owner = f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
         self._consumers: dict[tuple[int, int], tuple[Consuming, Spawned]] = {}
@@ -78,6 +76,8 @@ class Running:
         self._is_over = threading.Event()
         self._goals: dict[int, int] = {}
         """For each build that is being built, the head of the log that it has to reach."""
+        self._standing_by: set[str] = set()
+        """The names of those that are served by newer code, as far as that was said."""
         self._has_begun = self._stopping = False
 
     async def start(self) -> None:
@@ -167,32 +167,59 @@ class Running:
                 self._goals.pop(consumer.build.id, None)
 
     async def _builds(self, subscriber: Subscriber) -> list[Build]:
-        """Those that this code can fold; one is made where there is none."""
-        database = self._parts.database
+        """Those that this code can fold; one is made where there is none, unless what serves is of
+        newer code.
+        """
         wanted = unmade(subscriber, self._parts.codec.fingerprint)
+        found, newer = await self._parts.read(self._parts.database, partial(_look, wanted))
+        if newer is not None:
+            self._stand_by(newer)
+            return []
+        self._standing_by.discard(wanted.name)
+        return found or await self._make(subscriber, wanted)
 
-        def mine(tx: Transaction) -> list[Build]:
-            found = builds(tx, subscriber.name)
-            return [each for each in found if each.fingerprint == wanted.fingerprint]
-
-        found = await self._parts.read(database, mine)
-        if found:
-            return found
+    async def _make(self, subscriber: Subscriber, wanted: Build) -> list[Build]:
         is_late = isinstance(subscriber, Consumer) and subscriber.start == "now"
         after = await self._parts.store.head() if is_late else 0
 
         def make(tx: Transaction) -> list[Build]:
             lock(tx)
-            return mine(tx) or [make_build(tx, subscriber, wanted, after)]
+            found, newer = _look(wanted, tx)
+            if found or newer is not None:
+                return found
+            return [make_build(tx, subscriber, wanted, after)]
 
-        (made, *_) = await self._parts.write(database, make, durable=True)
-        if made.state == "building":
+        with naming(subscriber):
+            made = await self._parts.write(self._parts.database, make, durable=True)
+        if made and after:
             logger.warning(
-                "%s: its version or code has changed; build %s is built beside the one that serves",
-                made.name,
-                made.id,
+                "%s: it begins after position %s: what was recorded before is not delivered, also "
+                "where it had begun earlier and its checkpoint was lost",
+                subscriber.name,
+                after,
             )
-        return [made]
+        for each in made:
+            if each.state == "building":
+                logger.warning(
+                    "%s: its version or code has changed; build %s is built beside the one that "
+                    "serves",
+                    each.name,
+                    each.id,
+                )
+        return made
+
+    def _stand_by(self, newer: Build) -> None:
+        if newer.name not in self._standing_by:
+            self._standing_by.add(newer.name)
+            logger.warning(
+                "%s: build %s, which serves, is of newer code (version %s), so this code stands by "
+                "and makes no build; `leftfold projections rebuild %s` with this code brings it "
+                "back",
+                newer.name,
+                newer.id,
+                newer.version,
+                newer.name,
+            )
 
     def _run(self, subscriber: Subscriber, build: Build, partition: int) -> None:
         known = self._consumers.get((build.id, partition))
@@ -221,6 +248,12 @@ class Running:
             logger.info("build %s of %s is complete", build.id, build.name)
 
 
+def _look(wanted: Build, tx: Transaction) -> tuple[list[Build], Build | None]:
+    """The builds of some code, and the one of newer code that it stands by for."""
+    found = [each for each in builds(tx, wanted.name) if each.fingerprint == wanted.fingerprint]
+    return found, newer_than(tx, wanted.name, wanted.version, wanted.fingerprint)
+
+
 def _complete(tx: Transaction, build: Build, goal: int, is_auto: bool) -> bool:
     """Whether a build is no longer being built."""
     lock(tx)
@@ -230,10 +263,10 @@ def _complete(tx: Transaction, build: Build, goal: int, is_auto: bool) -> bool:
     position = position_of(tx, build)
     if position < goal:
         return False
-    if not is_auto:
+    serving = next((each for each in of_name.values() if each.state == "serving"), None)
+    if not is_auto or (serving is not None and _is_later(serving, build)):
         set_state(tx, build, "ready")
         return True
-    serving = next((each for each in of_name.values() if each.state == "serving"), None)
     # Readers must not see an earlier state than before, of any key.
     shown = progress(tx, serving.id, locked=True) if serving is not None else []
     furthest = max((each.position for each in shown), default=0)
@@ -243,3 +276,10 @@ def _complete(tx: Transaction, build: Build, goal: int, is_auto: bool) -> bool:
         return False
     swap_in(tx, build)
     return True
+
+
+def _is_later(serving: Build, build: Build) -> bool:
+    """Whether what serves is of other code, whose build was begun after this one: slow workers of
+    old code would take over from the new.
+    """
+    return serving.id > build.id and serving.fingerprint != build.fingerprint

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from typing import Any, Literal
 
 import msgspec
@@ -14,6 +15,7 @@ from leftfold.projection.catalog import Build, Failure, Progress, builds, progre
 from leftfold.projection.database import Database, Transaction
 from leftfold.projection.definition import Projection, SqlProjection, Subscriber
 from leftfold.projection.parts import ProjectionParts
+from leftfold.projection.replacing import newer_than
 from leftfold.query import ALL
 
 Kind = Literal["projection", "sql", "consumer"]
@@ -33,6 +35,10 @@ class ProjectionStatus(Struct, frozen=True, kw_only=True):
     """`live`: folded when it is read; `new`: never run; the others: see `Build`."""
     is_current: bool
     """Whether it is made by the code of the App; otherwise the code, or the version, changed."""
+    stands_by: bool
+    """Whether the code of the App makes no build by itself, for this one, which serves, is of newer
+    code: of a higher version, or it has replaced that of the App. `rebuild` brings it back.
+    """
     partitions: int
     position: int
     """All matching events up to here are applied, or wait in quarantine."""
@@ -77,6 +83,8 @@ class _Seen(Struct, frozen=True):
     owners: list[str]
     quarantined: int
     waiting: int
+    is_newer: bool
+    """Than the code of the App, which stands by."""
 
     @property
     def position(self) -> int:
@@ -113,7 +121,7 @@ async def status(parts: ProjectionParts, name: str | None = None) -> list[Projec
     """
     found: list[tuple[Subscriber | None, _Seen]] = []
     for database in await databases(parts):
-        seen = await parts.read(database, lambda tx: _look(tx, name))
+        seen = await parts.read(database, partial(_look, parts, database, name))
         found += [(_subscriber(parts, database, each.build.name), each) for each in seen]
     head = await parts.store.head()
     statuses = []
@@ -160,15 +168,36 @@ def running(consumers: Iterable[Progress], now_us: int) -> list[str]:
     return list(dict.fromkeys(owners))
 
 
-def _look(tx: Transaction, name: str | None) -> list[_Seen]:
+def _look(
+    parts: ProjectionParts, database: Database, name: str | None, tx: Transaction
+) -> list[_Seen]:
     now = tx.now_us()
     found = []
     for build in builds(tx, name):
         consumers = progress(tx, build.id)
         sql = "SELECT count(*), sum(waiting) FROM leftfold_quarantine WHERE build = ?"
         ((keys, waiting),) = tx.execute(sql, [build.id])
-        found.append(_Seen(build, consumers, running(consumers, now), keys, int(waiting or 0)))
+        newer = _newer(parts, _subscriber(parts, database, build.name), tx)
+        found.append(
+            _Seen(
+                build,
+                consumers,
+                running(consumers, now),
+                quarantined=keys,
+                waiting=int(waiting or 0),
+                is_newer=newer is not None and newer.id == build.id,
+            )
+        )
     return found
+
+
+def _newer(parts: ProjectionParts, subscriber: Subscriber | None, tx: Transaction) -> Build | None:
+    """The build that runners of a subscriber stand by for."""
+    # Inline ones are built at opening, by whatever code it is that appends.
+    if subscriber is None or subscriber.mode != "async":
+        return None
+    fingerprint = subscriber.fingerprint(parts.codec.fingerprint)
+    return newer_than(tx, subscriber.name, subscriber.version, fingerprint)
 
 
 def _subscriber(parts: ProjectionParts, database: Database, name: str) -> Subscriber | None:
@@ -206,6 +235,7 @@ async def _of_build(
         version=build.version,
         state=build.state,
         is_current=build.fingerprint == code,
+        stands_by=seen.is_newer,
         partitions=build.partitions,
         events=max(each.events for each in seen.consumers),
         owners=seen.owners,
@@ -230,6 +260,7 @@ async def _without_build(
         version=subscriber.version,
         state="live" if is_live else "new",
         is_current=True,
+        stands_by=False,
         partitions=0,
         events=0,
         owners=[],

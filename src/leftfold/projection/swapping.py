@@ -4,9 +4,12 @@ for what runs builds and for what manages them.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from msgspec.structs import replace
 
-from leftfold.errors import ProjectionRefused
+from leftfold.errors import InvalidInput, LeftfoldError, ProjectionRefused
 from leftfold.projection.applying import make_tables
 from leftfold.projection.catalog import (
     Build,
@@ -18,8 +21,31 @@ from leftfold.projection.catalog import (
     set_state,
 )
 from leftfold.projection.database import Transaction
-from leftfold.projection.definition import Projection, Subscriber
+from leftfold.projection.definition import Projection, SqlProjection, Subscriber
+from leftfold.projection.folding import NOT_OF_EVENTS
+from leftfold.projection.replacing import remember
 from leftfold.projection.tables import drop_tables, make_views
+
+
+@contextmanager
+def naming(subscriber: Subscriber) -> Iterator[None]:
+    """Say whose `create` it was, where making a build raises what `create` or its SQL has raised:
+    as InvalidInput, as it is the definition that has to be mended.
+    """
+    try:
+        yield
+    except InvalidInput as error:
+        if not isinstance(subscriber, SqlProjection):
+            raise
+        raise InvalidInput(f"create of {subscriber.name!r}: {error}") from error
+    except (LeftfoldError, *NOT_OF_EVENTS):
+        raise
+    except Exception as error:
+        # It may be anything: the function is the user's.
+        if not isinstance(subscriber, SqlProjection):
+            raise
+        reason = f"{type(error).__name__}: {error}"
+        raise InvalidInput(f"create of {subscriber.name!r}: {reason}") from error
 
 
 def position_of(tx: Transaction, build: Build) -> int:
@@ -75,6 +101,7 @@ def swap_in(tx: Transaction, build: Build) -> None:
     make_views(tx, build, serving)
     for each in of_name.values():
         if each.state == "retired" and each.id != build.id:
+            remember(tx, each)
             drop_build(tx, each)
     if serving is not None:
         set_state(tx, serving, "retired")

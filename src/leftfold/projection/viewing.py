@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Generic, TypeVar
 
+from msgspec.structs import replace
+
 from leftfold.errors import InvalidInput
 from leftfold.projection.definition import Projection, SqlProjection
 from leftfold.projection.finding import ROWS_MAX, Finding, Question
 from leftfold.projection.folded import Folded, Moment
 from leftfold.projection.folding import key_text
 from leftfold.projection.parts import ProjectionParts
-from leftfold.projection.waiting import Stored, check_is_readable, wish_of
+from leftfold.projection.waiting import Stored, check_is_readable, no_question, wish_of
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -52,6 +54,11 @@ class Viewing(Generic[R]):
     async def ask(self, question: Question[T], after: str | None, timeout_s: float) -> T:
         """What may take any of its rows to be answered."""
         return await self._source.read(question, wish_of(after, timeout_s))
+
+    async def wait(self, token: str, timeout_s: float) -> None:
+        """Return once an append shows for all keys."""
+        wish = replace(wish_of(token, timeout_s), is_strict=True)
+        await self._source.read(no_question, wish)
 
     async def sql(self, sql: str, values: Sequence[Any]) -> list[dict[str, Any]]:
         """The rows of a SELECT by the names of their columns."""

@@ -11,7 +11,7 @@ from leftfold.projection.finding import FIND_ROWS
 from leftfold.projection.folded import Moment
 from leftfold.projection.parts import ProjectionParts
 from leftfold.projection.viewing import Viewing
-from leftfold.projection.waiting import WAIT_S, no_question
+from leftfold.projection.waiting import WAIT_S
 
 R = TypeVar("R")
 
@@ -92,9 +92,10 @@ class View(Generic[R]):
     def wait(self, token: str, *, timeout_s: float = WAIT_S) -> None:
         """Return once the append whose reply carried `token` shows, for all keys.
 
-        Raises ProjectionBehind when it does not within `timeout_s` seconds (at most 3600).
+        Raises ProjectionBehind when it does not within `timeout_s` seconds (at most 3600), and at
+        once where the projection is stopped, or any key is in quarantine by an event up to there.
         """
-        run_sync(self._viewing.ask(no_question, token, timeout_s))
+        run_sync(self._viewing.wait(token, timeout_s))
 
 
 class AsyncView(Generic[R]):
@@ -175,6 +176,7 @@ class AsyncView(Generic[R]):
     async def wait(self, token: str, *, timeout_s: float = WAIT_S) -> None:
         """Return once the append whose reply carried `token` shows, for all keys.
 
-        Raises ProjectionBehind when it does not within `timeout_s` seconds (at most 3600).
+        Raises ProjectionBehind when it does not within `timeout_s` seconds (at most 3600), and at
+        once where the projection is stopped, or any key is in quarantine by an event up to there.
         """
-        await self._viewing.ask(no_question, token, timeout_s)
+        await self._viewing.wait(token, timeout_s)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -38,6 +38,8 @@ class Wish(Struct, frozen=True):
     timeout_s: float
     key: str = ""
     """The key, as JSON, for which it has to show; empty: for all."""
+    is_strict: bool = False
+    """Whether events of no key may wait in quarantine, where it has to show for all."""
 
 
 NO_WISH = Wish(0, 0)
@@ -45,15 +47,17 @@ NO_WISH = Wish(0, 0)
 
 def wish_of(token: object, timeout_s: object, key: str = "") -> Wish:
     """What a caller wishes. Raises InvalidInput for what is no token, or no time to wait."""
-    if token is None:
-        return NO_WISH
-    if not isinstance(token, str) or not (token.isascii() and token.isdigit()):
-        raise InvalidInput(f"a token is the text that a reply carries, found {token!r}")
-    position = int(token)
-    check_integer("a token", position, 0, POSITION_MAX)
     # No comparison holds of a number that is none.
     if not isinstance(timeout_s, int | float) or not 0 <= timeout_s <= WAIT_S_MAX:
         raise InvalidInput(f"timeout_s is from 0 to {WAIT_S_MAX:.0f}, found {timeout_s!r}")
+    if token is None:
+        return NO_WISH
+    is_number = isinstance(token, str) and token.isascii() and token.isdigit()
+    # Python makes no int of a text of thousands of digits.
+    if not isinstance(token, str) or not is_number or len(token) > len(str(POSITION_MAX)):
+        raise InvalidInput(f"a token is the text that a reply carries, found {token!r:.60}")
+    position = int(token)
+    check_integer("a token", position, 0, POSITION_MAX)
     return Wish(position, timeout_s, key)
 
 
@@ -69,6 +73,14 @@ class _Lack(Struct, frozen=True):
     """How far it is, where that matters."""
     is_final: bool = False
     """Whether it is of no use to wait."""
+
+
+class _Answer(Generic[T]):
+    """What a build says."""
+
+    def __init__(self, rows: T, build: Build) -> None:
+        self.rows = rows
+        self.build = build
 
 
 class _Waiting:
@@ -116,13 +128,14 @@ class Stored:
         """The answer of a build in which what is wished shows. Raises ProjectionBehind."""
         waiting = _Waiting(wish)
 
-        def look(tx: Transaction) -> tuple[T] | _Lack:
+        def look(tx: Transaction) -> _Answer[T] | _Lack:
             return self._look(tx, question, waiting)
 
         while True:
             seen = await self._parts.read(self._database, look)
-            if not isinstance(seen, _Lack):
-                return seen[0]
+            if isinstance(seen, _Answer):
+                await self._check_is_of_this_log(seen.build)
+                return seen.rows
             if not waiting.is_exact and await self._make_exact(waiting, seen.position):
                 continue
             if seen.is_final or waiting.is_over:
@@ -133,6 +146,16 @@ class Stored:
         """The columns and the rows of a SELECT. Raises ProjectionBehind where nothing is there."""
         await self.read(no_question)
         return await self._parts.driver.call(lambda: self._database.query(sql, values, limit=limit))
+
+    async def _check_is_of_this_log(self, build: Build) -> None:
+        # In this order: what is folded was in the log before.
+        if not build.log or build.log == await self._parts.log_id():
+            return
+        reason = (
+            f"the read models in {self._database.place} are of another log; keep those of this one "
+            "elsewhere (`views`), or rebuild it here"
+        )
+        raise ProjectionBehind(self._name, 0, reason)
 
     async def _make_exact(self, waiting: _Waiting, position: int) -> bool:
         """Find out which event has to be applied. Checkpoints move over others, but not at once."""
@@ -147,12 +170,14 @@ class Stored:
         waiting.is_exact = True
         return True
 
-    def _look(self, tx: Transaction, question: Question[T], waiting: _Waiting) -> tuple[T] | _Lack:
+    def _look(
+        self, tx: Transaction, question: Question[T], waiting: _Waiting
+    ) -> _Answer[T] | _Lack:
         build = self._build(tx)
         if isinstance(build, _Lack):
             return build
         lack = _lack(tx, build, waiting) if waiting.wish.position else None
-        return lack or (question(tx, build),)
+        return lack or _Answer(question(tx, build), build)
 
     def _build(self, tx: Transaction) -> Build | _Lack:
         """The build to read: what serves, or where its rows are others, the newest of ours."""
@@ -172,25 +197,33 @@ class Stored:
 def _lack(tx: Transaction, build: Build, waiting: _Waiting) -> _Lack | None:
     """Why a build does not show what is waited for; None: it does."""
     wish, needed = waiting.wish, waiting.needed
-    partitions = progress(tx, build.id)
-    if wish.key:
-        partitions = [partitions[partition_of(wish.key, build.partitions)]]
-    position = min(each.position for each in partitions)
-    for each in partitions:
-        if each.stopped and each.position < needed:
-            return _Lack(f"it is stopped by {each.stopped.text()}", position, is_final=True)
+    every = progress(tx, build.id)
+    asked = [every[partition_of(wish.key, build.partitions)]] if wish.key else every
+    position = min(each.position for each in asked)
+    for each in every:
+        stopped = each.stopped
+        if stopped is None:
+            continue
+        # What is of no event is of the log: positions of another one say nothing.
+        if not stopped.version or (each in asked and each.position < needed):
+            return _Lack(f"it is stopped by {stopped.text()}", position, is_final=True)
     if position < needed:
         return _Lack(f"it does not show position {wish.position} yet", position)
     if failure := _quarantined(tx, build, wish):
-        return _Lack(f"the key is in quarantine by {failure.text()}", position, is_final=True)
+        which = "the key" if wish.key else "a key"
+        return _Lack(f"{which} is in quarantine by {failure.text()}", position, is_final=True)
     return None
 
 
 def _quarantined(tx: Transaction, build: Build, wish: Wish) -> Failure | None:
-    """Why the key in question waits, if it has done so since before the append."""
+    """Why the key in question waits, or the first of all, if it has done so since before the
+    append.
+    """
+    which, values = ("", []) if wish.is_strict else (" AND key = ?", [wish.key])
     rows = tx.execute(
-        "SELECT failure FROM leftfold_quarantine WHERE build = ? AND key = ? AND position <= ?",
-        [build.id, wish.key, wish.position],
+        f"""SELECT failure FROM leftfold_quarantine WHERE build = ? AND position <= ?{which}
+ ORDER BY position LIMIT 1""",
+        [build.id, wish.position, *values],
     )
     return msgspec.json.decode(rows[0][0], type=Failure) if rows else None
 
@@ -220,10 +253,10 @@ def to_wait_for(parts: ProjectionParts, names: Sequence[str] | None) -> list[Rea
 async def wait_for(
     parts: ProjectionParts, projections: Sequence[Readable], position: int, timeout_s: float
 ) -> None:
-    """Return when the append at `position` shows in all. Raises ProjectionBehind for the first in
-    which it does not within `timeout_s` seconds.
+    """Return when the append at `position` shows in all, for all keys. Raises ProjectionBehind for
+    the first in which it does not within `timeout_s` seconds.
     """
     deadline = time.monotonic() + timeout_s
     for each in projections:
-        wish = Wish(position, max(0.0, deadline - time.monotonic()))
+        wish = Wish(position, max(0.0, deadline - time.monotonic()), is_strict=True)
         await Stored(parts, each).read(no_question, wish)

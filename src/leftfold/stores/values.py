@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 
 from leftfold.errors import InvalidInput
@@ -24,7 +24,10 @@ def decimal(value: Decimal) -> Decimal:
 
 
 def moment(value: datetime) -> datetime:
-    """A datetime with a time zone. Raises InvalidInput."""
+    """A datetime with a time zone, in UTC. Raises InvalidInput."""
     if value.utcoffset() is None:
         raise InvalidInput(f"a datetime in a table has a time zone, found {value!r}")
-    return value
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        raise InvalidInput(f"in UTC a datetime is in the years 1 to 9999: {value!r}") from None

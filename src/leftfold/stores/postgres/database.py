@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from copy import copy
 from itertools import islice
 from typing import Any, LiteralString, TypeVar
 
@@ -15,7 +16,7 @@ from psycopg import errors
 from psycopg.sql import SQL, Identifier, Literal
 
 from leftfold.errors import InvalidInput, LeftfoldError, StoreClosed, StoreUnavailable
-from leftfold.projection.database import Dialect, Rows, Transaction
+from leftfold.projection.database import Dialect, Rows, Transaction, refuse_control
 from leftfold.stores.postgres.connection import is_lost, translate
 from leftfold.stores.postgres.dialect import (
     PostgresDialect,
@@ -50,6 +51,12 @@ REFUSALS = (
     psycopg.DataError,
     psycopg.IntegrityError,
     psycopg.NotSupportedError,
+    # Limits of a statement or a row, such as text that is too long for an index.
+    errors.ProgramLimitExceeded,
+    errors.StatementTooComplex,
+    errors.TooManyColumns,
+    errors.TooManyArguments,
+    errors.RaiseException,
 )
 _FAULTS_OF_THE_PLACE = (
     errors.InsufficientPrivilege,
@@ -80,28 +87,54 @@ class PostgresTransaction:
     def __init__(self, cursor: psycopg.Cursor[Any], schema: str) -> None:
         self._cursor = cursor
         self._schema = schema
+        self._is_of_callers = False
+        self.failed: list[psycopg.Error] = []
+        """Why nothing more can be done in it, also where callers have passed over that."""
+
+    def of_callers(self) -> Transaction:
+        tx = copy(self)
+        tx._is_of_callers = True
+        return tx
 
     def execute(self, sql: str, values: Sequence[Any] = ()) -> Rows:
-        with _values_refused():
-            self._cursor.execute(translated(sql), values, binary=True)
-            rows: Rows = self._cursor.fetchall() if self._cursor.description else []
+        if self._is_of_callers:
+            refuse_control(sql)
+        try:
+            with _values_refused():
+                self._cursor.execute(translated(sql), values, binary=True)
+                rows: Rows = self._cursor.fetchall() if self._cursor.description else []
+        except psycopg.Error as error:
+            raise self._cause(error) from None
         return rows
 
     def execute_many(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
+        if self._is_of_callers:
+            refuse_control(sql)
         rest = iter(rows)
         # Taken before they are sent: what the caller's iterable raises passes through.
         while batch := list(islice(rest, BATCH_ROWS)):
-            with _values_refused():
-                self._cursor.executemany(translated(sql), batch)
+            try:
+                with _values_refused():
+                    self._cursor.executemany(translated(sql), batch)
+            except psycopg.Error as error:
+                raise self._cause(error) from None
+
+    def _cause(self, error: psycopg.Error) -> psycopg.Error:
+        self.failed.append(error)
+        return self.failed[0]
 
     def relations(self, prefix: str) -> list[str]:
         found = self.execute(
-            """SELECT relname::text FROM pg_class WHERE relkind IN ('r', 'p')
+            """SELECT relname::text, has_schema_privilege(relnamespace, 'USAGE')
+ FROM pg_class WHERE relkind IN ('r', 'p')
  AND relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = ?)
  AND starts_with(relname::text, ?) ORDER BY relname""",
             (self._schema, prefix),
         )
-        return [name for (name,) in found]
+        # Everybody sees names; who may not use the schema would be told that they are missing.
+        if not all(may_use for _, may_use in found):
+            raise StoreUnavailable(_not_used(self._schema, self._cursor.connection.info.user))
+        return [name for name, _ in found]
 
     def now_us(self) -> int:
         ((now_us,),) = self.execute(
@@ -159,8 +192,9 @@ class PostgresDatabase:
             with psycopg.Cursor(connection) as cursor:
                 connection.execute(begin)
                 self._create_schema(cursor)
-                done = work(PostgresTransaction(cursor, self._schema))
-                self._commit(cursor)
+                tx = PostgresTransaction(cursor, self._schema)
+                done = work(tx)
+                self._commit(cursor, tx.failed)
             self._has_schema = True
             return done
 
@@ -240,10 +274,7 @@ class PostgresDatabase:
         find = "SELECT has_schema_privilege(oid, 'USAGE') FROM pg_namespace WHERE nspname = %s"
         found = cursor.execute(find, [self._schema]).fetchall()
         if found == [(False,)]:
-            raise StoreUnavailable(
-                f"{self.place}: the role {user} may not use the schema; have its owner run: "
-                f"GRANT USAGE, CREATE ON SCHEMA {self._schema} TO {user}"
-            )
+            raise StoreUnavailable(f"{self.place}: {_not_used(self._schema, user)}")
         if found:
             return
         try:
@@ -256,7 +287,7 @@ class PostgresDatabase:
                 f"have somebody who may run: CREATE SCHEMA {self._schema} AUTHORIZATION {user}"
             ) from error
 
-    def _commit(self, cursor: psycopg.Cursor[Any]) -> None:
+    def _commit(self, cursor: psycopg.Cursor[Any], failed: Sequence[psycopg.Error]) -> None:
         try:
             cursor.execute("COMMIT")
         except psycopg.Error as error:
@@ -264,6 +295,8 @@ class PostgresDatabase:
                 raise translate(error, self.place, _IN_DOUBT) from error
             raise
         if cursor.statusmessage != "COMMIT":
+            if failed:
+                raise failed[0]
             raise StoreUnavailable(
                 f"{self.place}: a statement has failed, and its transaction was rolled back"
             )
@@ -306,6 +339,13 @@ def beginning(schema: str, mode: LiteralString, **settings: str) -> bytes:
         ),
     ]
     return SQL("; ").join(parts).as_bytes(None)
+
+
+def _not_used(schema: str, user: str) -> str:
+    return (
+        f"the role {user} may not use the schema {schema}; have its owner run: "
+        f"GRANT USAGE, CREATE ON SCHEMA {schema} TO {user}"
+    )
 
 
 def _may_pass(error: psycopg.Error) -> bool:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any
 
+import msgspec
 import psycopg
 from psycopg.abc import AdaptContext, Buffer
 from psycopg.adapt import Loader
@@ -56,7 +57,7 @@ class PostgresDialect:
         return _ENCODERS.get(kind)
 
     def decoder(self, kind: ColumnType) -> Callable[[Any], Any] | None:
-        return None
+        return _in_order if kind == "json" else None
 
     def quote(self, name: str) -> str:
         return '"' + name.replace('"', '""') + '"'
@@ -68,6 +69,11 @@ _ENCODERS: dict[ColumnType, Callable[[Any], Any]] = {
     "datetime": moment,
     "json": JsonText,
 }
+
+
+def _in_order(text: str) -> str:
+    """JSON in the order in which it was sent; jsonb sorts keys by their length."""
+    return msgspec.json.encode(msgspec.json.decode(text.encode()), order="deterministic").decode()
 
 
 @lru_cache(STATEMENTS_CACHED_MAX)

@@ -32,26 +32,23 @@ class _Transaction(PostgresTransaction):
     def __init__(self, cursor: psycopg.Cursor[Any], schema: str, place: str) -> None:
         super().__init__(cursor, schema)
         self._place = place
-        self._cause: psycopg.Error | None = None
-        """Why nothing more can be done in it."""
 
     def execute(self, sql: str, values: Sequence[Any] = ()) -> Rows:
         try:
             return super().execute(sql, values)
         except psycopg.Error as error:
-            raise self._meaning(error) from self._cause
+            raise self._meaning(error) from error
 
     def execute_many(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
         try:
             super().execute_many(sql, rows)
         except psycopg.Error as error:
-            raise self._meaning(error) from self._cause
+            raise self._meaning(error) from error
 
     def _meaning(self, error: psycopg.Error) -> LeftfoldError:
-        cause = self._cause = self._cause or error
-        if isinstance(cause, REFUSALS):
-            return InvalidInput(f"{self._place}: {cause}")
-        return translate(cause, self._place, "; nothing was recorded")
+        if isinstance(error, REFUSALS):
+            return InvalidInput(f"{self._place}: {error}")
+        return translate(error, self._place, "; nothing was recorded")
 
 
 class Inlining:

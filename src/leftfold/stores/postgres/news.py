@@ -12,7 +12,6 @@ import math
 import socket
 import threading
 import time
-from collections import deque
 from contextlib import closing, suppress
 from selectors import EVENT_READ, PollSelector
 from typing import Any
@@ -41,8 +40,8 @@ _logger = logging.getLogger("leftfold")
 class News:
     """Lets callers wait until the log goes beyond a position, and tells others of appends.
 
-    Callers may be interrupted (Ctrl-C) at any place. So they touch nothing but a dict, a deque and
-    a socket, in single steps. A server that is lost is no news: nobody waits longer for it.
+    Callers may be interrupted (Ctrl-C) at any place. So they touch nothing but dicts and a socket,
+    in single steps. A server that is lost is no news: nobody waits longer for it.
     """
 
     def __init__(self, dsn: str, options: PostgresOptions, driver: Driver) -> None:
@@ -51,8 +50,10 @@ class News:
         self._driver = driver
         self._waiting: dict[Any, int] = {}
         """Promises to callers, and the position that each of them knows."""
-        self._told: deque[int] = deque()
-        """Positions of appends that the thread has not taken note of."""
+        self._told: dict[int, int] = {}
+        """The last position that each thread has told of, as far as no note was taken of it: no
+        more of them, as nobody may take note for long where no connection can be had.
+        """
         self._due = 0
         """A position that others are rung for until the log is settled up to there."""
         self._next_ring_s = 0.0
@@ -85,7 +86,9 @@ class News:
     def tell(self, position: int) -> None:
         """Ring all who wait, here and elsewhere, now and once the log is settled up to there."""
         if position:
-            self._told.append(position)
+            mine = threading.get_ident()
+            # If note is taken in between, it is taken again, which does no harm.
+            self._told[mine] = max(position, self._told.get(mine, 0))
         if self._waiting or not self._will_look:
             self._wake()
 
@@ -173,7 +176,8 @@ class News:
         earlier.
         """
         while self._told:
-            self._due = max(self._due, self._told.popleft())
+            _, position = self._told.popitem()
+            self._due = max(self._due, position)
         if self._waiting:
             self._waited_s = time.monotonic()
             if not line.was_asked:

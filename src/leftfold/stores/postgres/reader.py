@@ -80,10 +80,13 @@ class Reader:
         """The highest head that was read: the log is settled up to there for ever."""
         self._told = 0
         """A position that callers of this store have been told of, so they expect to see it."""
+        self._servers = 0
+        """How often all was forgotten. What was asked before says nothing."""
 
     def forget(self) -> None:
         """Trust nothing that was seen: a new connection may lead to another server."""
         self._settled = self._told = 0
+        self._servers += 1
 
     def expect(self, position: int) -> None:
         """From now on, see the event at `position`, if it does not take too long."""
@@ -121,8 +124,13 @@ class Reader:
         return found
 
     async def _head(self, link: Link) -> int | None:
-        """The head, or None while it is below what callers were told of."""
+        """The head, or None while it is below what callers were told of, or where the answer may be
+        of a server that is none any more.
+        """
+        servers = self._servers
         ((head,),) = await link.fetch(f"SELECT {self._schema}.head()")
+        if servers != self._servers:
+            return None
         self._settled = max(self._settled, head)
         return self._settled if self._settled >= self._told else None
 

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -20,7 +21,7 @@ from leftfold.errors import (
     StoreUnavailable,
 )
 from leftfold.event import now_us
-from leftfold.projection.database import Dialect, Rows, Transaction
+from leftfold.projection.database import Dialect, Rows, Transaction, refuse_control
 from leftfold.stores.mutex import Mutex
 from leftfold.stores.sqlite.connection import (
     CACHE_KIB,
@@ -69,6 +70,11 @@ def _values_refused() -> Iterator[None]:
         raise InvalidInput(f"SQLite does not take the statement or a value: {error}") from error
 
 
+def _refuse_control(_cursor: apsw.Cursor, sql: str, _values: object) -> bool:
+    refuse_control(sql)
+    return True
+
+
 class SqliteTransaction:
     """The transaction that is open on a connection. It ends before it is let go of."""
 
@@ -77,8 +83,18 @@ class SqliteTransaction:
     def __init__(self, connection: apsw.Connection) -> None:
         self.connection = connection
         self._cursor = connection.cursor()
+        self._of_callers: SqliteTransaction | None = None
+
+    def of_callers(self) -> Transaction:
+        if self._of_callers is None:
+            self._of_callers = copy(self)
+            self._of_callers._cursor = self.connection.cursor()
+            # Of each statement, as there may be several in one text.
+            self._of_callers._cursor.exec_trace = _refuse_control
+        return self._of_callers
 
     def execute(self, sql: str, values: Sequence[Any] = ()) -> Rows:
+        self._refuse_if_over()
         with _values_refused():
             rows: Rows = self._cursor.execute(sql, values).fetchall()
         return rows
@@ -87,6 +103,7 @@ class SqliteTransaction:
         rest = iter(rows)
         # Taken before they are bound: what the caller's iterable raises passes through.
         while batch := list(islice(rest, BATCH_ROWS)):
+            self._refuse_if_over()
             with _values_refused():
                 # Rows that it may return are taken, for it goes on only then.
                 self._cursor.executemany(sql, batch).fetchall()
@@ -105,6 +122,13 @@ class SqliteTransaction:
 
     def end(self) -> None:
         self._cursor.close(True)
+        if self._of_callers is not None:
+            self._of_callers.end()
+
+    def _refuse_if_over(self) -> None:
+        # A conflict may have ended it (INSERT OR ROLLBACK): what follows would be on its own.
+        if not self.connection.in_transaction:
+            raise InvalidInput("the transaction was rolled back by a statement in it")
 
 
 class SqliteDatabase:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from leftfold.errors import InvalidInput
 from leftfold.projection.database import ColumnType
 from leftfold.stores.values import decimal, moment, real
 
@@ -53,10 +52,7 @@ def _decimal(value: Decimal) -> str:
 
 
 def _datetime(value: datetime) -> str:
-    try:
-        return moment(value).astimezone(UTC).isoformat(timespec="microseconds")[:-6] + "Z"
-    except OverflowError:
-        raise InvalidInput(f"in UTC a datetime is in the years 1 to 9999: {value!r}") from None
+    return moment(value).isoformat(timespec="microseconds")[:-6] + "Z"
 
 
 _ENCODERS: dict[ColumnType, Callable[[Any], Any]] = {

@@ -19,6 +19,7 @@ from leftfold import (
     Decider,
     Event,
     EventStore,
+    InvalidInput,
     Metadata,
     ProjectionBehind,
     ProjectionFailed,
@@ -211,7 +212,9 @@ def test_a_store_that_cannot_refuses_when_it_is_opened() -> None:
 
 
 def test_runners_leave_them_alone(url: str) -> None:
-    with leftfold.open(url, APP) as es, es.running():
+    with leftfold.open(url, APP) as es:
+        with pytest.raises(InvalidInput, match="there is nothing to run"):
+            es.running().start()
         es.append([moved(1, "a")])
         check(es)
         assert all(not each.owners for each in es.projections.status())

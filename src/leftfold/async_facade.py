@@ -13,6 +13,8 @@ from leftfold.drive import LoopDriver
 from leftfold.event import NO_METADATA, Appended, Event, Metadata, RecordedEvent
 from leftfold.face import Consistency, Face
 from leftfold.loading import At, Loaded, Step, Stepping, load
+from leftfold.process.managers import AsyncProcesses
+from leftfold.process.repairing import Repairing
 from leftfold.process.working import AsyncWorking
 from leftfold.projection.definition import Projection, SqlProjection
 from leftfold.projection.folded import Moment
@@ -188,6 +190,11 @@ class AsyncEventStore(Face):
     def projections(self) -> AsyncProjections:
         """How the projections of the App are; to build them again, mend and drop them."""
         return AsyncProjections(Managing(self._projecting))
+
+    @property
+    def processes(self) -> AsyncProcesses:
+        """How the instances of the App's processes are; to try them again, go on, or end them."""
+        return AsyncProcesses(Repairing(self._parts, self._projecting, self._working))
 
     def running(
         self,

@@ -13,6 +13,8 @@ from leftfold.drive import BlockingDriver, run_sync
 from leftfold.event import NO_METADATA, Appended, Event, Metadata, RecordedEvent
 from leftfold.face import Consistency, Face
 from leftfold.loading import At, Loaded, Step, Stepping, load
+from leftfold.process.managers import Processes
+from leftfold.process.repairing import Repairing
 from leftfold.process.working import Working
 from leftfold.projection.definition import Projection, SqlProjection
 from leftfold.projection.folded import Moment
@@ -185,6 +187,11 @@ class EventStore(Face):
     def projections(self) -> Projections:
         """How the projections of the App are; to build them again, mend and drop them."""
         return Projections(Managing(self._projecting))
+
+    @property
+    def processes(self) -> Processes:
+        """How the instances of the App's processes are; to try them again, go on, or end them."""
+        return Processes(Repairing(self._parts, self._projecting, self._working))
 
     def running(
         self,

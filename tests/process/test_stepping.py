@@ -328,7 +328,7 @@ def test_a_process_is_cancelled_with_and_without_compensation() -> None:
     done = late.then(UNDO_TAKE).when(StepDone("undo take")).then_status("cancelled")
     assert done.instance.reason == "fraud"
     going.cancelled(reason="fraud", actor="ada", compensate=False).then_status("cancelled")
-    with pytest.raises(InvalidInput, match="cancelled already"):
+    with pytest.raises(InvalidInput, match="is cancelled, so"):
         done.cancelled(reason="again", actor="ada")
 
 

@@ -202,7 +202,7 @@ def test_an_event_whose_key_cannot_be_had_waits_and_holds_up_nobody(key: Any) ->
         es.append([request("1", TransferRequested("a", "b", 1))])
         wait_for(es, order, "1", "done")
         [waiting] = eventually(lambda: es.projections.quarantine("order"), "one waits")
-        assert waiting.key == '["?"]'
+        assert waiting.key == '["request-0"]'
 
 
 def test_an_event_of_no_instance_is_passed_over() -> None:
@@ -272,8 +272,8 @@ def test_names_of_processes_are_their_own() -> None:
     order = react_with(lambda state, event: [])
     with pytest.raises(InvalidInput, match="two deciders or processes of category 'order'"):
         App(codec=bank.codec, processes=[order, order])
+    wrong: Any = bank.accounts
     with pytest.raises(InvalidInput, match="processes of the App are of ProcessManager"):
-        wrong: Any = bank.accounts
         App(codec=bank.codec, processes=[wrong])
 
 

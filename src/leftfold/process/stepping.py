@@ -321,11 +321,12 @@ class Stepping:
 
     def _cancel(self, order: Cancel) -> None:
         self._check(
-            bool(self.now.version) and not self.now.has_ended, f"is {self.now.status} already"
+            bool(self.now.version) and not self.now.has_ended,
+            f"is {self.now.status}, so there is nothing to cancel",
         )
         self._record(log.Cancelled(order.reason, order.actor, order.compensate))
         for each in self.now.steps:
-            if each.status == "failed" and each.undoes:
+            if each.status == "failed" and each.undoes and order.compensate:
                 self._send_again(each.name)
             elif each.status == "failed":
                 self._record(log.StepSkipped(each.name, order.reason, order.actor))

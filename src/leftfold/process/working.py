@@ -44,9 +44,6 @@ from leftfold.turns import Turns
 
 TIMERS_AT_ONCE = 100
 """Instances whose timers are fired before anything else is looked at."""
-NO_KEY = "?"
-"""The key under which events wait whose key cannot be had."""
-
 NOT_OF_EVENTS = (StoreUnavailable, StoreClosed, OutcomeUnknown, Contention, LeaseLost)
 """Errors that pass: the same is tried again for as long as they last."""
 
@@ -72,7 +69,7 @@ class Working:
             handle=self._handle,
             query=self._process.query | mine,
             start=self._process.start,
-            key=self._key,
+            key=_stream,
             on_failure="quarantine",
             tick=self._tick,
             not_of_events=NOT_OF_EVENTS,
@@ -105,14 +102,6 @@ class Working:
                 f"for {event.type!r}"
             )
         return str(found)
-
-    def _key(self, event: RecordedEvent[Any]) -> str | None:
-        try:
-            return self.key(event)
-        except Exception:
-            # It may be anything: the function is the user's. It is raised again when the event is
-            # delivered; those without a key wait together, and hold up nobody.
-            return NO_KEY
 
     async def deliver(self, event: RecordedEvent[Any]) -> None:
         """React to an event, or deliver the command that one of its own asks for."""
@@ -281,6 +270,12 @@ class Working:
             now: int = clock()
             return now
         return await self._projecting.read(self._projecting.database, lambda tx: tx.now_us())
+
+
+def _stream(event: RecordedEvent[Any]) -> str:
+    # By what events wait that could not even be recorded as held. Their instance may be what cannot
+    # be had, and once it can, they must still be found.
+    return event.stream
 
 
 class AsyncWorking(Working):

@@ -102,6 +102,16 @@ class StepSent(Struct, frozen=True):
     attempt: int = 1
 
 
+class CommandRejected(Struct, frozen=True):
+    """A command was not accepted, and never will be: this has the id that its first event would
+    have had.
+    """
+
+    step: str
+    outcome: Literal["rejected", "failed"]
+    reason: str
+
+
 class StepAnswered(Struct, frozen=True):
     """A step is waited for no more."""
 
@@ -195,6 +205,7 @@ PLAIN: tuple[type, ...] = (
     Started,
     Migrated,
     StepSent,
+    CommandRejected,
     StepAnswered,
     StepCompensated,
     StepFailed,

@@ -43,8 +43,9 @@ class Call(_Step, frozen=True):
     `Call("charge", Charge(amount), step="payment")`.
 
     The function gets the request and an idempotency key, which is the same at each attempt. When it
-    raises it is called again, after pauses that grow; `Declined` is final. The process then gets
-    `StepDone(step)`, or `StepRejected(step, reason)`.
+    raises it is called again, after pauses that grow, and at last the process gets
+    `NoAnswer(step)`: nobody knows whether it reached the outside. When it returns, it gets
+    `StepDone(step)`; when it raises `Declined`, `StepRejected(step, reason)`.
     """
 
     to: str

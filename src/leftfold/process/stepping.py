@@ -253,8 +253,9 @@ class Stepping:
     def _call_again(self, order: Answer) -> None:
         rules = self._rules.of_version(self.now.version) or self._rules
         if order.attempt >= rules.call_attempts_max:
-            reason = f"{order.reason} ({order.attempt} attempts)"
-            self._answer(replace(order, outcome="rejected", reason=reason))
+            # Nobody knows whether it reached the outside, so it is taken back as well.
+            self._record(log.CallFailed(order.step, order.reason, order.attempt, 0))
+            self._own(log.NoAnswer(order.step))
             return
         after_us = min(PAUSE_US * 2 ** min(order.attempt - 1, 30), PAUSE_MAX_US)
         number = self.now.timers_set + 1

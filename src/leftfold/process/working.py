@@ -14,7 +14,7 @@ from uuid import UUID
 import msgspec
 
 from leftfold.app import App
-from leftfold.command import Handled, Handling, Order
+from leftfold.command import Handled, Handling, Order, derived_id
 from leftfold.decider import Decider
 from leftfold.drive import run_sync, uncancelled
 from leftfold.errors import (
@@ -27,7 +27,7 @@ from leftfold.errors import (
     StoreUnavailable,
     UnknownEventType,
 )
-from leftfold.event import Metadata, RecordedEvent
+from leftfold.event import Event, Metadata, RecordedEvent
 from leftfold.loading import Parts
 from leftfold.process import events as log
 from leftfold.process import stepping
@@ -39,7 +39,7 @@ from leftfold.projection.catalog import LeaseLost
 from leftfold.projection.definition import Subscriber, Worker
 from leftfold.projection.parts import ProjectionParts
 from leftfold.projection.viewing import Viewing
-from leftfold.query import category_of, select
+from leftfold.query import Version, category_of, select
 from leftfold.turns import Turns
 
 TIMERS_AT_ONCE = 100
@@ -149,52 +149,65 @@ class Working:
     async def _send(self, event: RecordedEvent[Any], sent: log.StepSent) -> None:
         key = event.stream.removeprefix(f"{self.name}-")
         answer = await self._answer(event, sent)
-        metadata = Metadata(
-            correlation_id=event.metadata.correlation_id,
-            causation_id=str(event.id),
-            command_id=f"{event.id}:answer",
-            actor=event.metadata.actor,
-        )
-        await self.order(key, answer, metadata)
+        await self.order(key, answer, _caused(event, f"{event.id}:answer"))
 
     async def _answer(self, event: RecordedEvent[Any], sent: log.StepSent) -> stepping.Answer:
-        """What a step comes to now."""
+        """What a step comes to."""
         outcome: Any = "done"
         reason = ""
+        is_call = sent.work.id is None
         try:
-            await self._do(event, sent)
+            await (self._call(event, sent) if is_call else self._command(event, sent))
         except NOT_OF_EVENTS:
             raise
+        except _NotAccepted as error:
+            outcome, reason = error.rejected.outcome, error.rejected.reason
         except LeftfoldError as error:
             outcome, reason = "failed", f"{type(error).__name__}: {error}"
         except Exception as error:
             # It may be anything: what a decider raises is a rejection, and what a call raises that
             # the outside was not reached, unless it says that it was.
-            is_call = sent.work.id is None and not isinstance(error, Declined)
-            outcome = "unreached" if is_call else "rejected"
+            is_unreached = is_call and not isinstance(error, Declined)
+            outcome = "unreached" if is_unreached else "rejected"
             reason = f"{type(error).__name__}: {error}"
+        if outcome != "done" and not is_call:
+            outcome, reason = await self._reject(event, sent, outcome=outcome, reason=reason)
         return stepping.Answer(sent.step, sent.attempt, outcome, reason)
 
-    async def _do(self, event: RecordedEvent[Any], sent: log.StepSent) -> None:
+    async def _command(self, event: RecordedEvent[Any], sent: log.StepSent) -> None:
+        """Have a decider handle the command of a step, once."""
         work = sent.work
-        command = self._command(work)
-        # The same at each attempt.
-        once = f"{event.stream}:{sent.step}"
-        if work.id is None:
-            await self._call(work, command, once)
-            return
         decider = self._deciders.get(work.to)
         if decider is None:
             raise InvalidInput(f"the App has no decider of category {work.to!r}")
-        metadata = Metadata(
-            correlation_id=event.metadata.correlation_id,
-            causation_id=str(event.id),
-            command_id=once,
-            actor=event.metadata.actor,
-        )
-        await self._run(decider, work.id, Order(command, None, metadata))
+        command = self._unpacked(work)
+        metadata = _caused(event, _command_id(event, sent))
+        handled = await self._run(decider, work.id or "", Order(command, None, metadata))
+        for found in handled.events:
+            if isinstance(found, log.CommandRejected):
+                raise _NotAccepted(found)
 
-    def _command(self, work: log.Work) -> Any:
+    async def _reject(
+        self, event: RecordedEvent[Any], sent: log.StepSent, *, outcome: Any, reason: str
+    ) -> tuple[Any, str]:
+        """See to it that a command that was not accepted never will be, and say what it came to.
+
+        A rejection leaves no trace. Another worker may deliver the same command at the same time,
+        and decide on another state. Only one of them can record the id of its first event.
+        """
+        rejected = log.CommandRejected(sent.step, outcome, reason)
+        command_id = _command_id(event, sent)
+        id = derived_id(f"{sent.work.to}-{sent.work.id}", command_id, 0)
+        made = Event(event.stream, rejected, id=id, metadata=_caused(event, command_id))
+        appended = await self._parts.store.append([self._parts.codec.encode(made)])
+        if event.stream not in appended.versions:
+            return "done", ""
+        query, version = select(event.stream), appended.versions[event.stream]
+        [first] = await self._parts.store.read(query, after=Version(version - 1), limit=1)
+        [known] = self._parts.codec.decode_page([first])
+        return known.data.outcome, known.data.reason
+
+    def _unpacked(self, work: log.Work) -> Any:
         error: Exception | None = None
         for rules in (self._process, *self._process.earlier):
             try:
@@ -203,7 +216,10 @@ class Working:
                 error = error or unknown
         raise error or InvalidInput(f"no command {work.type!r}")
 
-    async def _call(self, work: log.Work, request: Any, once: str) -> None:
+    async def _call(self, event: RecordedEvent[Any], sent: log.StepSent) -> None:
+        """Call the outside world. The key is the same at each attempt."""
+        work = sent.work
+        request, once = self._unpacked(work), f"{event.stream}:{sent.step}"
         known = (self._process, *self._process.earlier)
         calls = [each.calls[work.to] for each in known if work.to in each.calls]
         if not calls:
@@ -270,6 +286,29 @@ class Working:
             now: int = clock()
             return now
         return await self._projecting.read(self._projecting.database, lambda tx: tx.now_us())
+
+
+class _NotAccepted(Exception):
+    """A command that had been delivered before was not accepted then."""
+
+    def __init__(self, rejected: log.CommandRejected) -> None:
+        super().__init__(rejected.reason)
+        self.rejected = rejected
+
+
+def _command_id(event: RecordedEvent[Any], sent: log.StepSent) -> str:
+    """Of the command of a step: one that was rejected is another command when it is repaired."""
+    return f"{event.stream}:{sent.step}" + (f":{sent.attempt}" if sent.attempt > 1 else "")
+
+
+def _caused(event: RecordedEvent[Any], command_id: str) -> Metadata:
+    given = event.metadata
+    return Metadata(
+        correlation_id=given.correlation_id,
+        causation_id=str(event.id),
+        command_id=command_id,
+        actor=given.actor,
+    )
 
 
 def _stream(event: RecordedEvent[Any]) -> str:

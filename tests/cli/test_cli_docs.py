@@ -19,6 +19,7 @@ from leftfold.cli import (
     log,
     mapping,
     overview,
+    processes,
     projections,
     rebuild,
     run,
@@ -74,6 +75,12 @@ PRINTED = {
     "projections retry": [projections.Mended],
     "projections skip": [projections.Mended],
     "projections drop": [projections.BuildRow],
+    "processes list": [processes.InstanceRow],
+    "processes show": [processes.Shown, processes.StepShown],
+    "processes retry": [processes.Shown],
+    "processes skip": [processes.Shown],
+    "processes cancel": [processes.Shown],
+    "trace": [processes.TraceLine],
     "demo": [],
 }
 CLI = typer.main.get_command(program)

@@ -127,3 +127,4 @@ def app_of(*processes: ProcessManager[Any]) -> App:
 
 
 HOUR = timedelta(hours=1)
+app = app_of()

@@ -66,7 +66,7 @@ class _Lines(logging.Handler):
 
 
 def run(session: Session, options: RunOptions) -> int:
-    """Run projections and consumers, until Ctrl-C or SIGTERM."""
+    """Run projections, consumers and processes, until Ctrl-C or SIGTERM."""
     if options.target is not None:
         session = Session(Globals(app=options.target).or_else(session.options))
     told: list[int] = []
@@ -78,7 +78,9 @@ def run(session: Session, options: RunOptions) -> int:
     ):
         swap: Swap = "manual" if options.no_swap else "auto"
         runner = store.running(only=options.only or None, swap=swap)
-        names = options.only or [each.name for each in session.app.subscribers]
+        names = options.only or [
+            each.name for each in (*session.app.subscribers, *session.app.processes)
+        ]
         log.info("running %s", ", ".join(names))
         with runner:
             while not told:

@@ -22,15 +22,7 @@ from msgspec.structs import replace
 
 import leftfold
 from leftfold import App, Codec, Decider, Event, EventStore, RecordedEvent, select
-from leftfold.process import (
-    Answered,
-    Compensate,
-    Done,
-    Instance,
-    ProcessManager,
-    Send,
-    StepDone,
-)
+from leftfold.process import Answered, Compensate, Done, Instance, ProcessManager, Send, StepDone
 
 # ------------------------------------------------------------------------------------------------
 # Events of the order, of the payment provider, and of the inventory
@@ -141,6 +133,9 @@ def decide_parcel(_command: Ship, is_shipped: bool) -> list[Any]:
     return [] if is_shipped else [Shipped()]
 
 
+# ------------------------------------------------------------------------------------------------
+# The app: deciders, and the process that joins them
+
 inventory = Decider("inventory", initial_state=0, decide=decide_stock, evolve=evolve_stock)
 payments = Decider(
     "payment",
@@ -154,10 +149,6 @@ parcels = Decider(
     decide=decide_parcel,
     evolve=lambda _, event: isinstance(event, Shipped),
 )
-
-
-# ------------------------------------------------------------------------------------------------
-# The process
 
 
 class Order(Struct, frozen=True):

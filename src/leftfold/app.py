@@ -10,6 +10,8 @@ from msgspec import Struct
 from leftfold.codec import EventCodec
 from leftfold.decider import Decider, check_is_decider
 from leftfold.errors import InvalidInput
+from leftfold.process.definition import ProcessManager
+from leftfold.process.rows import rows_name
 from leftfold.projection.definition import Consumer, Projection, SqlProjection, Subscriber
 from leftfold.query import select
 
@@ -18,25 +20,32 @@ class App(Struct, frozen=True, kw_only=True, eq=False):
     """What a system consists of: `App(codec=codec, deciders=[account], projections=[balances])`.
 
     `open` takes it in place of a codec, and the command line finds deciders in it by the category
-    of a stream, and projections and consumers by their names. Raises InvalidInput for two deciders
-    of one category, and for two projections or consumers of one name.
+    of a stream, and projections, consumers and processes by their names. Raises InvalidInput for
+    two deciders of one category, and for two projections, consumers or processes of one name.
     """
 
     codec: EventCodec
     deciders: Sequence[Decider[Any, Any, Any]] = ()
     projections: Sequence[Projection[Any] | SqlProjection] = ()
     consumers: Sequence[Consumer] = ()
+    processes: Sequence[ProcessManager[Any]] = ()
 
     def __post_init__(self) -> None:
         for each in _listed("deciders", self.deciders):
             check_is_decider(each)
+        _check_kinds("processes", self.processes, (ProcessManager,))
+        # The stream of an instance is in the category of its process.
         categories = [each.category for each in self.deciders]
+        categories += [each.name for each in self.processes]
         for category in categories:
             if categories.count(category) > 1:
-                raise InvalidInput(f"there are two deciders of category {category!r} in the App")
+                raise InvalidInput(
+                    f"there are two deciders or processes of category {category!r} in the App"
+                )
         _check_kinds("projections", self.projections, (Projection, SqlProjection))
         _check_kinds("consumers", self.consumers, (Consumer,))
         names = [each.name for each in self.subscribers]
+        names += [name for each in self.processes for name in (each.name, rows_name(each.name))]
         for name in names:
             if names.count(name) > 1:
                 raise InvalidInput(f"there are two projections or consumers {name!r} in the App")
@@ -50,7 +59,7 @@ class App(Struct, frozen=True, kw_only=True, eq=False):
 
     def decider(self, category: str) -> Decider[Any, Any, Any]:
         """The decider of a category. Raises InvalidInput, which names those there are."""
-        for each in self.deciders:
+        for each in (*self.deciders, *(process.decider for process in self.processes)):
             if each.category == category:
                 return each
         known = ", ".join(repr(each.category) for each in self.deciders) or "none"

@@ -231,7 +231,7 @@ class Handling(Generic[C, S]):
         """The id of the event number `index` of this very command on this very boundary."""
         if not self._is_given:
             return new_id()
-        return uuid5(_NAMESPACE, repr((self._scope, self._metadata.command_id, index)))
+        return derived_id(self._scope, self._metadata.command_id, index)
 
     def _state_after(self, events: list[Any]) -> S:
         """The state after events that are about to be recorded: what cannot be folded must not be,
@@ -278,6 +278,13 @@ class Handling(Generic[C, S]):
         await loading.go_to_event(events[-1])
         data = tuple(event.data for event in self._parts.codec.decode_page(events))
         return Handled(loading.state, loading.version, events[-1].position, data)
+
+
+def derived_id(scope: str | tuple[str, str], command_id: str | None, index: int) -> UUID:
+    """The id of the event number `index` that a command comes to; `scope` is the stream, where the
+    boundary is one.
+    """
+    return uuid5(_NAMESPACE, repr((scope, command_id, index)))
 
 
 def _complete(metadata: Metadata) -> Metadata:

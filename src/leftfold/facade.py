@@ -13,6 +13,9 @@ from leftfold.drive import BlockingDriver, run_sync
 from leftfold.event import NO_METADATA, Appended, Event, Metadata, RecordedEvent
 from leftfold.face import Consistency, Face
 from leftfold.loading import At, Loaded, Step, Stepping, load
+from leftfold.process.managers import Processes
+from leftfold.process.repairing import Repairing
+from leftfold.process.working import Working
 from leftfold.projection.definition import Projection, SqlProjection
 from leftfold.projection.folded import Moment
 from leftfold.projection.managers import Projections, Runner
@@ -37,6 +40,7 @@ class EventStore(Face):
     """
 
     _make_driver = BlockingDriver
+    _work = Working
 
     def append(
         self, events: Iterable[Event[Any]], *, conditions: Sequence[Condition] = ()
@@ -184,6 +188,11 @@ class EventStore(Face):
         """How the projections of the App are; to build them again, mend and drop them."""
         return Projections(Managing(self._projecting))
 
+    @property
+    def processes(self) -> Processes:
+        """How the instances of the App's processes are; to try them again, go on, or end them."""
+        return Processes(Repairing(self._parts, self._projecting, self._working))
+
     def running(
         self,
         *,
@@ -191,14 +200,14 @@ class EventStore(Face):
         swap: Swap = "auto",
         share: Share | None = None,
     ) -> Runner:
-        """A runner of the App's async projections and its consumers, or of `only` those of these
-        names, for a `with` block.
+        """A runner of the App's async projections, consumers and processes, or of `only` those of
+        these names, for a `with` block.
 
         Builds that are complete are swapped in, unless `swap="manual"`. Other processes may run
         the same ones: each partition of each has one owner at a time. To divide the partitions
         among 3 processes, give them `share=(0, 3)`, `(1, 3)` and `(2, 3)`. Raises InvalidInput.
         """
-        return Runner(Running(self._projecting, only, swap, share=share))
+        return Runner(Running(self._projecting, self._runs(only), swap, share=share))
 
     def head(self) -> int:
         """The position of the last event, 0 when there is none."""

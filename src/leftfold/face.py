@@ -15,6 +15,8 @@ from leftfold.errors import InvalidInput
 from leftfold.event import Appended, Event, Metadata
 from leftfold.limits import POSITION_MAX, check_integer
 from leftfold.loading import Parts
+from leftfold.process.wire import ProcessCodec
+from leftfold.process.working import Working
 from leftfold.projection.database import Database
 from leftfold.projection.inline import inline_log, inline_of
 from leftfold.projection.parts import ProjectionParts
@@ -44,6 +46,7 @@ class Face:
     """
 
     _make_driver: Callable[[], Driver]
+    _work: type[Working]
 
     def __init__(
         self,
@@ -61,12 +64,14 @@ class Face:
                 "cached_states_max out"
             )
         self.store = store
-        self.codec: EventCodec = codec.codec if isinstance(codec, App) else codec
+        app = codec if isinstance(codec, App) else App(codec=codec)
+        self.codec: EventCodec = ProcessCodec(app.codec) if app.processes else app.codec
         self._turns = Turns(self._make_driver)
+        self._working = [self._work(app, each) for each in app.processes]
         self._projecting = ProjectionParts(
             store,
             self.codec,
-            codec.subscribers if isinstance(codec, App) else (),
+            (*app.subscribers, *(each for some in self._working for each in some.subscribers)),
             databases=databases or (SqliteDatabase(""), None),
             make_driver=self._make_driver,
         )
@@ -78,6 +83,16 @@ class Face:
             Snapshotting(snapshots, self.codec.fingerprint) if snapshots is not None else None,
             StateCache(cached_states_max) if cached_states_max else None,
         )
+        for working in self._working:
+            working.begin(self._parts, self._turns, self._projecting)
+
+    def _runs(self, only: Iterable[str] | None) -> Iterable[str] | None:
+        """The names of all that has to run for those of `only`."""
+        if only is None or isinstance(only, str):
+            return only
+        names = [*only]
+        rows = {each.name: each.rows.name for each in self._working}
+        return [*dict.fromkeys([*names, *(rows[each] for each in names if each in rows)])]
 
     async def _keep_inline(self) -> None:
         """Bring the inline projections of the App up to date, and keep them so from now on."""

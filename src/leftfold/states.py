@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import Any, TypeVar
 from uuid import UUID
 
+import msgspec
 from msgspec import Struct
 
 from leftfold.errors import EvolveFailed
@@ -22,7 +23,7 @@ S = TypeVar("S")
 CLASSES_CACHED_MAX = 1000
 
 _ATOMS = frozenset(
-    {type(None), bool, int, float, complex, str, bytes, Decimal, UUID, frozenset}
+    {type(None), msgspec.Raw, bool, int, float, complex, str, bytes, Decimal, UUID, frozenset}
     | {date, datetime, time, timedelta, timezone}
 )
 

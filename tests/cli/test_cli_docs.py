@@ -20,6 +20,7 @@ from leftfold.cli import (
     mapping,
     mending,
     overview,
+    processes,
     projections,
     rebuild,
     run,
@@ -75,6 +76,12 @@ PRINTED = {
     "projections retry": [mending.Mended],
     "projections skip": [mending.Mended],
     "projections drop": [projections.BuildRow],
+    "processes list": [processes.InstanceRow],
+    "processes show": [processes.Shown, processes.StepShown],
+    "processes retry": [processes.Shown],
+    "processes skip": [processes.Shown],
+    "processes cancel": [processes.Shown],
+    "trace": [processes.TraceLine],
     "demo": [],
 }
 CLI = typer.main.get_command(program)

@@ -74,6 +74,7 @@ def test_the_bank_needs_no_arguments(tmp_path: Path) -> None:
     ("name", "claims"),
     [
         ("orders", ["rejected: the order costs 9.00, found 5\n", "to ship: ['order-2 for bob']\n"]),
+        ("order_process", ["order 2: no funds\n", "SoldOut: 0 left\n", " compensated\n"]),
         ("enrolment", ["5 wishes at once for algebra: 1 are met\n", "algebra is full\n"]),
         ("activity", ["delivered once more, there are 10,000\n", "each one once\n"]),
         ("projections", ["account-3 (462.50)\n", "com.example.bank.AccountGivenAway\n"]),

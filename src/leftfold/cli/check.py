@@ -20,10 +20,11 @@ from leftfold.cli.sqlite_file import (
     integrity,
     schema_differences,
 )
-from leftfold.codec import Codec
+from leftfold.codec import EventCodec
 from leftfold.errors import EvolveFailed, StoreUnavailable, UndecodableEvent
 from leftfold.event import RecordedEvent
 from leftfold.facade import EventStore
+from leftfold.process.wire import ProcessCodec
 from leftfold.query import ALL
 from leftfold.stores.sqlite import SqliteStore
 from leftfold.stores.sqlite.connection import SqliteOptions, connect
@@ -100,7 +101,9 @@ class Check:
                     shown.to(done, done, "tags")
 
     def _events(self) -> Iterator[Problem]:
-        codec = self._session.codec
+        codec: EventCodec | None = self._session.codec
+        if codec is not None and self._session.has_processes:
+            codec = ProcessCodec(codec)
         self.head = self._store.head()
         with bar("check", self.head) as shown:
             for event in shown.along(self._store.read(ALL, until=self.head)):
@@ -152,7 +155,7 @@ def _own(event: RecordedEvent[bytes]) -> Iterator[Problem]:
         yield problem_of(event, "metadata", f"its metadata or times cannot be read: {error}")
 
 
-def _undecodable(event: RecordedEvent[bytes], codec: Codec) -> Iterator[Problem]:
+def _undecodable(event: RecordedEvent[bytes], codec: EventCodec) -> Iterator[Problem]:
     try:
         codec.decode_page([event])
     except UndecodableEvent as error:

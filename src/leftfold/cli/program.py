@@ -19,6 +19,7 @@ from leftfold.cli import (
     log,
     mending,
     overview,
+    processes,
     projections,
     rebuild,
     run,
@@ -54,9 +55,18 @@ COMMANDS: dict[str, Callable[..., int | None]] = {
     "projections retry": mending.retry,
     "projections skip": mending.skip,
     "projections drop": projections.drop,
+    "processes list": processes.list_,
+    "processes show": processes.show,
+    "processes retry": processes.retry,
+    "processes skip": processes.skip,
+    "processes cancel": processes.cancel,
+    "trace": processes.trace,
     "demo": demo.demo,
 }
-GROUPS = {"projections": "Look after projections and consumers: how they are, and what to do."}
+GROUPS = {
+    "projections": "Look after projections and consumers: how they are, and what to do.",
+    "processes": "Look after the instances of processes: how they are, and what to do.",
+}
 
 
 def _print_version(is_asked: bool) -> None:

@@ -71,7 +71,7 @@ class _Lines(logging.Handler):
 
 
 def run(session: Session, options: RunOptions) -> int:
-    """Run projections and consumers, until Ctrl-C or SIGTERM."""
+    """Run projections, consumers and processes, until Ctrl-C or SIGTERM."""
     if options.target is not None:
         session = Session(Globals(app=options.target).or_else(session.options))
     told: list[int] = []
@@ -94,7 +94,8 @@ def run(session: Session, options: RunOptions) -> int:
 
 
 def _names(app: App) -> list[str]:
-    return [each.name for each in app.subscribers if each.mode == "async"]
+    found = (*app.subscribers, *app.processes)
+    return [each.name for each in found if getattr(each, "mode", "async") == "async"]
 
 
 @contextmanager

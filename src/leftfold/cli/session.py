@@ -119,6 +119,11 @@ class Session:
         return self.target.codec if self.target else None
 
     @property
+    def has_processes(self) -> bool:
+        """Whether what --app names has processes, which have events of their own."""
+        return bool(self.target and self.target.app and self.target.app.processes)
+
+    @property
     def app(self) -> App:
         """The App that --app names. Raises InvalidInput where it is a Codec, or is not given."""
         if self.target is None:

@@ -30,7 +30,7 @@ from leftfold.projection.catalog import (
     skips,
 )
 from leftfold.projection.database import Transaction
-from leftfold.projection.definition import Consumer, Projection, Subscriber
+from leftfold.projection.definition import Consumer, Projection, Subscriber, Worker
 from leftfold.projection.delivering import Delivering
 from leftfold.projection.folding import Control, Events, Partition, failure_of, partition_of
 from leftfold.projection.marking import holds, last_at
@@ -40,6 +40,8 @@ from leftfold.reading import Decoding
 
 WAIT_S = 0.25
 """How long a consumer takes at most to see that it is to stop, or to do something else."""
+TICK_S = 0.1
+"""How often what is not of events is looked after, in seconds."""
 IDLE_CHECKPOINT_S = 1.0
 """How often a checkpoint moves over events that do not match."""
 PAUSE_MIN_S = 0.1
@@ -73,7 +75,7 @@ class Consuming:
         self._control = Control()
         self._failed: tuple[object, int] = (0, 0)
         """The position and the key of what failed last, and at how many attempts."""
-        self._written_s = self._looked_s = self._held_until_s = 0.0
+        self._written_s = self._looked_s = self._held_until_s = self._ticked_s = 0.0
         self.build = build
         self._is_identified = False
         """Whether the build is known to be of this log. It is not while that has no events."""
@@ -122,7 +124,17 @@ class Consuming:
             await self._pause(WAIT_S)
             await self._look(self.held)
         else:
+            await self._tick()
             await self._go_on(self.held)
+
+    async def _tick(self) -> None:
+        if not isinstance(self._subscriber, Worker):
+            return
+        if time.monotonic() - self._ticked_s >= TICK_S:
+            self._ticked_s = time.monotonic()
+            done = await self._parts.driver.call(self._subscriber.tick)
+            if isinstance(done, Awaitable):
+                await done
 
     async def _claim(self) -> None:
         owner, partition, build = self._owner, self._partition, self.build.id

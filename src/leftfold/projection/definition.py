@@ -255,6 +255,15 @@ class Consumer(_Named, frozen=True, kw_only=True, eq=False):
         return ""
 
 
+class Worker(Consumer, frozen=True, kw_only=True, eq=False):
+    """A consumer of our own. Its owner also calls `tick` from time to time, and errors of
+    `not_of_events` are those of no event: it tries again for as long as they last.
+    """
+
+    tick: Callable[[], Any]
+    not_of_events: tuple[type[Exception], ...]
+
+
 Subscriber = Projection[Any] | SqlProjection | Consumer
 """What follows the log with a checkpoint."""
 

@@ -12,7 +12,7 @@ from leftfold.event import RecordedEvent
 from leftfold.projection.applying import Applied, Batch, make_up, moved
 from leftfold.projection.catalog import Failure, Progress, add_waiting, advance
 from leftfold.projection.database import Database, Transaction
-from leftfold.projection.definition import Consumer
+from leftfold.projection.definition import Consumer, Worker
 from leftfold.projection.folding import Control, Events, failure_of, key_text
 from leftfold.projection.parts import ProjectionParts
 
@@ -31,6 +31,7 @@ class Delivering:
         self._is_over = is_over
         self._consumer = consumer
         self._database = database
+        self._passing = consumer.not_of_events if isinstance(consumer, Worker) else ()
         self._is_async = inspect.iscoroutinefunction(consumer.handle)
         if self._is_async and parts.driver.may_block:
             raise InvalidInput(
@@ -95,6 +96,8 @@ class Delivering:
                 waiting[key] = waiting.get(key, 0) + 1
             elif control.is_meant(event.position, key):
                 await self._call(event)
+        except self._passing:
+            raise
         except Exception as error:
             # It may be anything: the functions are the user's.
             return failure_of(event, key, error)

@@ -114,6 +114,10 @@ class MemoryStore:
             )
             return list(islice(within, limit))
 
+    def now_us(self) -> int:
+        """The time by its clock, in microseconds since 1970."""
+        return self._clock()
+
     def _head(self) -> int:
         self._refuse_if_closed()
         return len(self._log)

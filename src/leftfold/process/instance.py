@@ -1,0 +1,258 @@
+"""One instance of a process, folded from its stream. Pure."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from leftfold.event import NO_METADATA, RecordedEvent, pack_metadata
+from leftfold.process import events as log
+from leftfold.process.rules import Rules
+from leftfold.states import isolated
+
+StepStatus = Literal[
+    "sent", "done", "rejected", "unanswered", "failed", "skipped", "compensated", "retrying"
+]
+Phase = Literal["new", "running", "compensating", "done", "compensated", "cancelled"]
+_NOTHING = pack_metadata(NO_METADATA)
+
+
+class Step(Struct, frozen=True):
+    """A step of an instance, and how it is. `undoes` names the step that it takes back."""
+
+    sent: log.StepSent
+    status: StepStatus
+    awaits: bool = False
+
+    @property
+    def name(self) -> str:
+        return self.sent.step
+
+    @property
+    def undoes(self) -> str:
+        return self.sent.undoes
+
+
+class Instance(Struct, frozen=True):
+    """An instance as far as its stream tells."""
+
+    state: Any
+    """What `evolve` of the process manager makes of it."""
+    key: str = ""
+    version: int = 0
+    phase: Phase = "new"
+    stuck: str = ""
+    """Why it waits to be repaired; empty: it does not."""
+    reason: str = ""
+    """Why it was compensated or cancelled."""
+    steps: tuple[Step, ...] = ()
+    timers: tuple[log.TimerSet, ...] = ()
+    held: tuple[RecordedEvent[Any], ...] = ()
+    """What came in and waits."""
+    is_cancelled: bool = False
+    timers_set: int = 0
+    conversation: str | None = None
+    reactions: int = 0
+    """How many there were within this conversation."""
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing is reacted to any more."""
+        return self.phase in ("done", "compensated", "cancelled")
+
+    @property
+    def status(self) -> str:
+        """In one word: `stuck`, or its phase."""
+        return "stuck" if self.stuck else self.phase
+
+    def step(self, name: str) -> Step | None:
+        """The step of a name."""
+        return next((each for each in self.steps if each.name == name), None)
+
+    def timer(self, name: str) -> log.TimerSet | None:
+        """The timer of a name that is set."""
+        return next((each for each in self.timers if each.name == name), None)
+
+
+def own(instance: Instance, name: str, data: Any) -> RecordedEvent[Any]:
+    """What a process gets of itself, in the form of what it gets from others. It is given before
+    it is recorded, so it has no position, version or time.
+    """
+    stream = f"{name}-{instance.key}"
+    kind = log.type_name(type(data))
+    return RecordedEvent(0, stream, 0, kind, data, (), 1, b"\0" * 16, 0, None, _NOTHING)
+
+
+class InstanceFold:
+    """The left fold of an instance's stream."""
+
+    def __init__(self, rules: Rules[Any]) -> None:
+        self._rules = rules
+
+    def evolve(self, instance: Instance, event: Any) -> Instance:
+        """The instance after one event of its stream. Events of no meaning here change nothing."""
+        if isinstance(event, log.OWN):
+            return self._own(instance, event)
+        match event:
+            case log.Started(key=key, version=version):
+                return self._started(instance, key, version)
+            case log.Migrated(version=version):
+                return self._migrated(instance, version)
+            case log.Reacted(event=incoming):
+                return self._reacted(instance, incoming)
+            case log.TimerSet() | log.TimerCancelled():
+                return _timed(instance, event)
+        return _phased(_stepped(instance, event), event)
+
+    def _own(self, instance: Instance, event: Any) -> Instance:
+        stepped = _counted(_stepped(_unheld(instance, event), event), instance.conversation)
+        if isinstance(event, log.StepSkipped):
+            stepped = replace(stepped, stuck="")
+        return self._with_state(stepped, own(instance, self._rules.name, event))
+
+    def _started(self, instance: Instance, key: str, version: int) -> Instance:
+        rules = self._rules.of_version(version)
+        # A fold may change the very state that it is given.
+        state = isolated(rules.initial_state) if rules else instance.state
+        return replace(instance, key=key, version=version, phase="running", state=state)
+
+    def _migrated(self, instance: Instance, version: int) -> Instance:
+        rules = self._rules.of_version(version)
+        if rules is None or rules.migrate is None:
+            return replace(instance, version=version)
+        state = rules.migrate(instance.state, instance.version)
+        return replace(instance, version=version, state=state)
+
+    def _reacted(self, instance: Instance, incoming: RecordedEvent[Any]) -> Instance:
+        instance = _unheld(instance, incoming)
+        counted = _counted(instance, incoming.metadata.correlation_id or str(incoming.id))
+        return self._with_state(counted, incoming)
+
+    def _with_state(self, instance: Instance, incoming: RecordedEvent[Any]) -> Instance:
+        rules = self._rules.of_version(instance.version)
+        if rules is None:
+            return instance
+        state = rules.evolve(instance.state, incoming)
+        if state is None and rules.initial_state is not None:
+            raise TypeError(f"evolve of process {rules.name!r} returned None, not a state")
+        return replace(instance, state=state)
+
+
+def _counted(instance: Instance, conversation: str | None) -> Instance:
+    known = instance.reactions if instance.conversation == conversation else 0
+    return replace(instance, conversation=conversation, reactions=known + 1)
+
+
+def _unheld(instance: Instance, incoming: Any) -> Instance:
+    """Without the first of what was held, where that is what is reacted to now."""
+    if not instance.held:
+        return instance
+    first, *rest = instance.held
+    is_it = incoming in (first.data, first)
+    return replace(instance, held=tuple(rest)) if is_it else instance
+
+
+def _timed(instance: Instance, event: log.TimerSet | log.TimerCancelled) -> Instance:
+    rest = tuple(each for each in instance.timers if each.name != event.name)
+    if isinstance(event, log.TimerCancelled):
+        return replace(instance, timers=rest)
+    return replace(instance, timers=(*rest, event), timers_set=event.number)
+
+
+_STATUS: dict[type, StepStatus] = {
+    log.StepDone: "done",
+    log.StepRejected: "rejected",
+    log.NoAnswer: "unanswered",
+    log.StepSkipped: "skipped",
+    log.StepFailed: "failed",
+    log.CallFailed: "retrying",
+}
+_LAST = (log.StepRejected, log.NoAnswer, log.StepSkipped, log.StepAnswered)
+"""After these, a step is waited for no more."""
+
+
+def _stepped(instance: Instance, event: Any) -> Instance:
+    """What an event says of the steps and of their timers."""
+    match event:
+        case log.StepSent():
+            return _sent(instance, event)
+        case log.TimerFired(name=name):
+            return _timed(instance, log.TimerCancelled(name))
+        case log.StepSkipped(step=name) if (step := instance.step(name)) and step.undoes:
+            return _set(_set(instance, name, "skipped"), step.undoes, "skipped")
+        case log.StepCompensated(step=name):
+            undoing = next((each.name for each in instance.steps if each.undoes == name), name)
+            return _set(_set(instance, undoing, "compensated"), name, "compensated")
+    status = _STATUS.get(type(event))
+    if status is not None:
+        instance = _set(instance, event.step, status)
+    return _answered(instance, event.step) if isinstance(event, _LAST) else instance
+
+
+def _sent(instance: Instance, event: log.StepSent) -> Instance:
+    """A step that is sent again keeps its place: steps are taken back in their order."""
+    sent = Step(event, "sent", event.awaits)
+    known = instance.step(event.step)
+    if known is None:
+        return replace(instance, steps=(*instance.steps, sent))
+    steps = tuple(sent if each is known else each for each in instance.steps)
+    timers = (each for each in instance.timers if not (each.retries and each.step == event.step))
+    return replace(instance, steps=steps, timers=tuple(timers))
+
+
+def _set(instance: Instance, name: str, status: StepStatus) -> Instance:
+    steps = tuple(
+        replace(each, status=status) if each.name == name else each for each in instance.steps
+    )
+    return replace(instance, steps=steps)
+
+
+def _answered(instance: Instance, name: str) -> Instance:
+    steps = tuple(
+        replace(each, awaits=False) if each.name == name else each for each in instance.steps
+    )
+    timers = tuple(each for each in instance.timers if each.step != name or each.retries)
+    return replace(instance, steps=steps, timers=timers)
+
+
+def _phased(instance: Instance, event: Any) -> Instance:
+    match event:
+        case log.Compensating(reason=reason):
+            return replace(instance, phase="compensating", reason=reason, timers=_retries(instance))
+        case log.Ended(outcome=outcome, reason=reason):
+            reason = reason or instance.reason
+            return replace(instance, phase=outcome, reason=reason, timers=_retries(instance))
+        case log.Held(event=incoming):
+            return _held(instance, incoming)
+        case log.Quarantined(reason=reason):
+            return replace(instance, stuck=reason)
+    return _repaired(instance, event)
+
+
+def _held(instance: Instance, incoming: RecordedEvent[Any]) -> Instance:
+    held = replace(instance, held=(*instance.held, incoming))
+    # A timer that has fired is set no more, also where what comes of it waits.
+    match incoming.data:
+        case log.TimerFired(name=name):
+            return _timed(held, log.TimerCancelled(name))
+        case log.NoAnswer(step=name) | log.StepRejected(step=name) | log.StepSkipped(step=name):
+            return _timed(held, log.TimerCancelled(f"answer {name}"))
+    return held
+
+
+def _repaired(instance: Instance, event: Any) -> Instance:
+    match event:
+        case log.Retried():
+            return replace(instance, stuck="", reactions=0)
+        case log.EventSkipped():
+            return replace(instance, stuck="", held=instance.held[1:])
+        case log.Cancelled():
+            return replace(instance, stuck="", held=(), is_cancelled=True)
+    return instance
+
+
+def _retries(instance: Instance) -> tuple[log.TimerSet, ...]:
+    """The timers that outlive a process's own: calls under way are still made."""
+    return tuple(each for each in instance.timers if each.retries)

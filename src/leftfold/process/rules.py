@@ -1,0 +1,47 @@
+"""The fields of a process manager, for the fold and the decisions below it. Without I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Generic, Literal, TypeVar
+
+from msgspec import Struct
+
+from leftfold.codec import Codec, EventType
+from leftfold.event import RecordedEvent
+from leftfold.query import Query
+
+S = TypeVar("S")
+
+REACTIONS_MAX = 1_000
+"""Reactions of an instance within one conversation, unless told."""
+CALL_ATTEMPTS_MAX = 10
+"""How often a call to the outside is made before it counts as rejected, unless told."""
+
+
+class _Named(Struct, frozen=True, weakref=True):
+    name: str
+
+
+class Rules(_Named, Generic[S], frozen=True, kw_only=True, eq=False):
+    """How the instances of a process go on. See `ProcessManager`, which has the same fields."""
+
+    key: Callable[[RecordedEvent[Any]], str | int | None]
+    initial_state: S
+    evolve: Callable[[S, RecordedEvent[Any]], S]
+    react: Callable[[S, RecordedEvent[Any]], Sequence[Any]]
+    query: Query
+    commands: Sequence[type | EventType] | Codec = ()
+    calls: Mapping[str, Callable[[Any, str], object]] = {}
+    steps: Sequence[str] = ()
+    version: int = 1
+    earlier: Sequence[Rules[Any]] = ()
+    migrate: Callable[[Any, int], S] | None = None
+    start: Literal["first", "now"] = "first"
+    reactions_max: int = REACTIONS_MAX
+    call_attempts_max: int = CALL_ATTEMPTS_MAX
+
+    def of_version(self, version: int) -> Rules[Any] | None:
+        """The definition of a version, None where it is not known."""
+        known = (self, *self.earlier)
+        return next((each for each in known if each.version == version), None)

@@ -1,0 +1,179 @@
+"""How processes are kept in the log, beside the events of the App's own codec. Without I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+from weakref import WeakKeyDictionary
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from leftfold.codec import Codec, EventCodec, EventType
+from leftfold.event import Event, Metadata, RecordedEvent, pack_metadata
+from leftfold.event import record as recorded_of
+from leftfold.formats import is_msgpack
+from leftfold.process import events as log
+from leftfold.process.rules import Rules
+from leftfold.query import Query
+
+_PREFIX = "process."
+
+
+class StoredEvent(Struct, frozen=True, omit_defaults=True):
+    """What came in, as it is kept: as JSON where that is what it was, otherwise packed."""
+
+    stream: str
+    type: str
+    id: UUID
+    position: int = 0
+    version: int = 0
+    schema_version: int = 1
+    recorded_us: int = 0
+    occurred_us: int | None = None
+    tags: tuple[str, ...] = ()
+    metadata: Metadata = Metadata()
+    data: msgspec.Raw = msgspec.Raw(b"null")
+    packed: bytes = b""
+
+
+class _StoredReacted(Struct, frozen=True):
+    event: StoredEvent
+
+
+class _StoredHeld(Struct, frozen=True):
+    event: StoredEvent
+
+
+_STORED: dict[type, type] = {log.Reacted: _StoredReacted, log.Held: _StoredHeld}
+_MEANT: dict[type, type] = {stored: meant for meant, stored in _STORED.items()}
+_OWN = Codec(
+    *(EventType(each, log.type_name(each)) for each in log.PLAIN),
+    *(EventType(stored, log.type_name(meant)) for meant, stored in _STORED.items()),
+)
+
+_COMMANDS: WeakKeyDictionary[Rules[Any], Codec] = WeakKeyDictionary()
+
+
+def commands_of(rules: Rules[Any]) -> Codec:
+    """The codec of the commands that a process sends."""
+    found = _COMMANDS.get(rules)
+    if found is None:
+        given = rules.commands
+        found = _COMMANDS[rules] = given if isinstance(given, Codec) else Codec(*given)
+    return found
+
+
+def pack_work(to: str, id: str | None, encoded: Event[bytes]) -> log.Work:
+    """A command that was encoded, to be kept."""
+    return log.Work(to, id, encoded.type, encoded.schema_version, msgspec.Raw(encoded.data))
+
+
+def unpack_command(rules: Rules[Any], work: log.Work) -> Any:
+    """The command that was kept. Raises UnknownEventType, UndecodableEvent."""
+    data = bytes(work.command)
+    event = Event("command", data, type=work.type, schema_version=work.version)
+    [decoded] = commands_of(rules).decode(recorded_of(event, 1, 1, 0))
+    return decoded.data
+
+
+class ProcessCodec:
+    """The codec of an App with processes: their events, and what its own codec knows."""
+
+    def __init__(self, codec: EventCodec) -> None:
+        self._codec = codec
+
+    @property
+    def fingerprint(self) -> str:
+        return self._codec.fingerprint
+
+    def encode(self, event: Event[Any]) -> Event[bytes]:
+        """The stored form of an event. Raises InvalidEvent."""
+        data = event.data
+        if isinstance(data, log.WITH_EVENTS):
+            stored = _STORED[type(data)](self._stored(data.event))
+            return _OWN.encode(replace(event, data=stored))
+        if isinstance(data, log.PLAIN):
+            return _OWN.encode(event)
+        return self._codec.encode(event)
+
+    def read_back(self, encoded: Event[bytes]) -> Any:
+        """The domain object that the log will give back for what `encode` has made."""
+        if not encoded.type.startswith(_PREFIX):
+            return self._codec.read_back(encoded)
+        return self._meant(_OWN.read_back(encoded))
+
+    def decode_page(self, page: Sequence[RecordedEvent[bytes]]) -> list[RecordedEvent[Any]]:
+        """What recorded events mean today, in order. Raises UndecodableEvent, UnknownEventType."""
+        if not any(each.type.startswith(_PREFIX) for each in page):
+            return self._codec.decode_page(page)
+        decoded: list[RecordedEvent[Any]] = []
+        for each in page:
+            is_own = each.type.startswith(_PREFIX)
+            found = (_OWN if is_own else self._codec).decode_page([each])
+            decoded += [replace(one, data=self._meant(one.data)) for one in found]
+        return decoded
+
+    def decode_data(self, page: Sequence[RecordedEvent[bytes]]) -> list[Any] | None:
+        """The domain objects alone; None where there may be more or fewer of them."""
+        if not any(each.type.startswith(_PREFIX) for each in page):
+            return self._codec.decode_data(page)
+        decoded = self.decode_page(page)
+        return [each.data for each in decoded] if len(decoded) == len(page) else None
+
+    def resolve(self, query: Query) -> Query:
+        """The query with classes replaced by stored names. Raises InvalidInput."""
+        items = [replace(item, types=tuple(map(_name, item.types))) for item in query.items]
+        return self._codec.resolve(Query(tuple(items)))
+
+    def residual(self, query: Query) -> Query | None:
+        """What is left to check of decoded events."""
+        items = [replace(item, types=tuple(map(_name, item.types))) for item in query.items]
+        return self._codec.residual(Query(tuple(items)))
+
+    def _stored(self, event: RecordedEvent[Any]) -> StoredEvent:
+        encoded = self.encode(Event(event.stream, event.data, type=event.type))
+        is_packed = is_msgpack(encoded.data)
+        return StoredEvent(
+            event.stream,
+            encoded.type,
+            event.id,
+            position=event.position,
+            version=event.version,
+            schema_version=encoded.schema_version,
+            recorded_us=event.recorded_us,
+            occurred_us=event.occurred_us,
+            tags=event.tags,
+            metadata=event.metadata,
+            data=msgspec.Raw(b"null" if is_packed else encoded.data),
+            packed=encoded.data if is_packed else b"",
+        )
+
+    def _meant(self, data: Any) -> Any:
+        kind = _MEANT.get(type(data))
+        return data if kind is None else kind(self._event(data.event))
+
+    def _event(self, stored: StoredEvent) -> RecordedEvent[Any]:
+        recorded = RecordedEvent(
+            stored.position,
+            stored.stream,
+            stored.version,
+            stored.type,
+            stored.packed or bytes(stored.data),
+            stored.tags,
+            stored.schema_version,
+            stored.id.bytes,
+            stored.recorded_us,
+            stored.occurred_us,
+            pack_metadata(stored.metadata),
+        )
+        # It was of today's form when it was kept. What became of it since is one event, or a fault.
+        [decoded] = self.decode_page([recorded])
+        return decoded
+
+
+def _name(kind: str | type) -> str | type:
+    is_own = isinstance(kind, type) and kind in (*log.PLAIN, *log.WITH_EVENTS)
+    return log.type_name(kind) if is_own and isinstance(kind, type) else kind

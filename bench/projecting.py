@@ -9,7 +9,6 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
 from unittest.mock import patch
 
 from msgspec import Struct
@@ -37,17 +36,13 @@ class Balance(Struct, frozen=True):
     postings: int = 0
 
 
-def account_of(event: RecordedEvent[Any]) -> str:
-    return event.stream
-
-
 def posted(row: Balance, event: RecordedEvent[Posted]) -> Balance:
     return Balance(row.account, row.cents + event.data.amount_cents, row.postings + 1)
 
 
-BALANCES = Projection("balances", row=Balance, key=account_of, evolve={Posted: posted})
-LIVE = Projection("live", row=Balance, key=account_of, evolve={Posted: posted}, mode="live")
-INLINE = Projection("inline", row=Balance, key=account_of, evolve={Posted: posted}, mode="inline")
+BALANCES = Projection("balances", row=Balance, evolve={Posted: posted})
+LIVE = Projection("live", row=Balance, evolve={Posted: posted}, mode="live")
+INLINE = Projection("inline", row=Balance, evolve={Posted: posted}, mode="inline")
 APP = App(codec=CODEC, projections=[BALANCES, LIVE])
 INLINE_APP = App(codec=CODEC, projections=[INLINE])
 

@@ -90,8 +90,9 @@ def test_code_that_was_replaced_stands_by_and_status_says_so(
     app(FACTOR="1")
     process = spawn("run", "projected:app", "--json", env={"FACTOR": "1"})
     started(process)
-    lines = ended(process, signal.SIGTERM)
-    (warning,) = (each["message"] for each in lines if each["level"] == "warning")
+    told = map(json.loads, iter(process.stdout.readline, b""))
+    warning = next(each["message"] for each in told if each["level"] == "warning")
+    ended(process, signal.SIGTERM)
     assert "stands by" in warning
     assert "projections rebuild balances" in warning
     assert rows() == {"a": 10, "b": 14, "c": 18}

@@ -244,9 +244,9 @@ def test_ids_of_other_kinds(es: EventStore) -> None:
 
 def test_what_is_no_decider(es: EventStore) -> None:
     for wrong in ("account", None, BANK, Aggregate):
-        with pytest.raises(InvalidInput, match="a Decider"):
+        with pytest.raises(InvalidInput, match="deciders of the App are a list"):
             es.handle(wrong, "1", deposit(1))  # type: ignore[arg-type]
-        with pytest.raises(InvalidInput, match="a Decider"):
+        with pytest.raises(InvalidInput, match="deciders of the App are a list"):
             es.state(wrong, "1")  # type: ignore[arg-type]
 
 
@@ -324,7 +324,7 @@ def test_an_app_is_refused_where_it_is_none(url: str) -> None:
         leftfold.open(url, BANK, cached_states_max=-1)
     with pytest.raises(InvalidInput, match="cached_states_max"):
         leftfold.open(url, BANK, cached_states_max=1.5)  # type: ignore[arg-type]
-    with pytest.raises(InvalidInput, match="a Decider"):
+    with pytest.raises(InvalidInput, match="deciders of the App are a list"):
         App(codec=CODEC, deciders="account")  # type: ignore[arg-type]
     assert Codec(Stranger).types[0].cls is Stranger
 

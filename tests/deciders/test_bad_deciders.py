@@ -275,7 +275,7 @@ def test_a_query_without_a_place_for_its_events(es: EventStore) -> None:
 
 
 def test_two_deciders_of_one_category() -> None:
-    with pytest.raises(InvalidInput, match="two deciders of category 'account'"):
+    with pytest.raises(InvalidInput, match="two deciders or processes of category 'account'"):
         App(codec=CODEC, deciders=[ACCOUNT, ACCOUNT])
     with pytest.raises(InvalidInput, match="no decider of category 'order', it has 'account'"):
         BANK.decider("order")

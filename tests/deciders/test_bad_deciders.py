@@ -244,9 +244,9 @@ def test_ids_of_other_kinds(es: EventStore) -> None:
 
 def test_what_is_no_decider(es: EventStore) -> None:
     for wrong in ("account", None, BANK, Aggregate):
-        with pytest.raises(InvalidInput, match="deciders of the App are a list"):
+        with pytest.raises(InvalidInput, match="a Decider"):
             es.handle(wrong, "1", deposit(1))  # type: ignore[arg-type]
-        with pytest.raises(InvalidInput, match="deciders of the App are a list"):
+        with pytest.raises(InvalidInput, match="a Decider"):
             es.state(wrong, "1")  # type: ignore[arg-type]
 
 

@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -83,16 +84,23 @@ def test_a_paused_owner_that_comes_back_applies_nothing_twice(
 
 
 def pause(es: Any, pid: int) -> None:
-    """Pause a process, but not while it holds the lock of an SQLite file: nobody can break that."""
+    """Pause a process, but not while it holds a lock: nobody can break the one of an SQLite file,
+    and PostgreSQL forgets its idle timeout after several statements that were sent at once.
+    """
+    database = es._projecting.database
+    every = free = "SELECT build, partition FROM leftfold_consumers"
+    if database.dialect.name == "postgresql":
+        free += " FOR UPDATE SKIP LOCKED"
 
     def paused() -> bool:
         os.kill(pid, signal.SIGSTOP)
-        try:
-            es._projecting.database.write(lambda tx: tx.execute("SELECT 1"))
-            return True
-        except leftfold.StoreUnavailable:
-            os.kill(pid, signal.SIGCONT)
-            return False
+        # What it was in the middle of when it was told may have been to take a lock.
+        os.waitid(os.P_PID, pid, os.WSTOPPED)
+        with suppress(leftfold.StoreUnavailable):
+            if database.write(lambda tx: len(tx.execute(free)) == len(tx.execute(every))):
+                return True
+        os.kill(pid, signal.SIGCONT)
+        return False
 
     eventually(paused, "it is paused")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Sequence
@@ -267,7 +266,6 @@ def test_batches_shrink_where_the_database_does_not_wait_for_them(
         insert(sql, events)
 
     projection = counted(apply)
-    logging.getLogger("leftfold").setLevel(logging.CRITICAL)
     with leftfold.open(postgres.log, app_of(projection)) as es:
         es.append([Event("s", Put("good")) for _ in range(20)])
         with es.running():

@@ -28,7 +28,7 @@ from leftfold.process import (
     TimerFired,
 )
 from leftfold.process.stepping import decider_of
-from leftfold.testing.processes import given_process
+from leftfold.testing import given_process
 
 REQUESTED = TransferRequested("a", "b", 5)
 TAKE = Send("account", "a", Withdraw(5), step="take", compensate=Deposit(5))

@@ -99,6 +99,8 @@ class GivenProcess:
                 break
             after._now_us = max(after._now_us, after._due[due.number])
             after._decide(Fire(due.name, due.number))
+        else:
+            after._fail(f"{FIRED_MAX} timers have fired, and another one is due")
         after._now_us = until_us
         return after
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -63,23 +63,52 @@ def check_ends(shop: Shop, statuses: dict[str, Any]) -> None:
 
 
 def check_sums(es: leftfold.EventStore, shop: Shop) -> None:
-    """What was taken for orders that failed was given back, to the piece and to the cent."""
-    goods: Counter[str] = Counter()
-    money: Counter[str] = Counter()
+    """What was taken for an order is what the data says, to the piece and to the cent; what was
+    taken for orders that failed was given back.
+    """
+    taken, back = moves_of(es)
+    for name, line in shop.lines.items():
+        status = line["order_status"]
+        is_back = status in ("canceled", "unavailable")
+        goods = Counter(each["product_id"] for each in shop.items.get(name, ()))
+        cents = sum(cents_of(each) for each in shop.payments.get(name, ()))
+        is_charged = status != "created" and flow.failing_step(line) is not flow.Charge
+        # No more than it may be: a counter compares what is missing with 0.
+        assert taken[name] == goods + Counter({"cents": cents * is_charged}), name
+        assert back[name] == (taken[name] if is_back else Counter()), name
+    check_totals(shop, taken, back)
+
+
+def moves_of(es: leftfold.EventStore) -> tuple[dict[str, Counter[str]], dict[str, Counter[str]]]:
+    """Pieces by product and cents that each order took, and that it gave back."""
+    taken: dict[str, Counter[str]] = defaultdict(Counter)
+    back: dict[str, Counter[str]] = defaultdict(Counter)
     for event in es.read(select(category="inventory") | select(category="payment")):
         match event.data:
             case flow.Reserved(order=order):
-                goods[order] += 1
+                taken[order][flow.order_of(event)] += 1
             case flow.Released(order=order):
-                goods[order] -= 1
+                back[order][flow.order_of(event)] += 1
             case flow.Charged(cents=cents):
-                money[flow.order_of(event)] += cents
+                taken[flow.order_of(event)]["cents"] += cents
             case flow.Refunded(cents=cents):
-                money[flow.order_of(event)] -= cents
-    for name, line in shop.lines.items():
-        is_back = line["order_status"] in ("canceled", "unavailable")
-        assert goods[name] == (0 if is_back else len(shop.items.get(name, ())))
-        if is_back:
-            assert money[name] == 0
-    delivered = [name for name, line in shop.lines.items() if line["order_status"] == "delivered"]
-    assert all(name in money for name in delivered)
+                back[flow.order_of(event)]["cents"] += cents
+    return taken, back
+
+
+def check_totals(shop: Shop, taken: dict[str, Counter[str]], back: dict[str, Counter[str]]) -> None:
+    failed = [n for n, line in shop.lines.items() if flow.failing_step(line) is not None]
+    left: Counter[str] = Counter()
+    for name in failed:
+        left.update(taken[name])
+        left.subtract(back[name])
+    assert not any(left.values())
+    delivered = {n for n, line in shop.lines.items() if line["order_status"] == "delivered"}
+    charged = sum(taken[name]["cents"] - back[name]["cents"] for name in delivered)
+    assert charged == sum(cents_of(each) for name in delivered for each in shop.payments[name])
+
+
+def cents_of(payment: dict[str, str]) -> int:
+    """Of a line of the data, read here and not as the process read it."""
+    whole, _, cents = payment["payment_value"].partition(".")
+    return int(whole) * 100 + int(cents.ljust(2, "0"))

@@ -11,10 +11,12 @@ import pytest
 
 sys.path.append(str(Path(__file__).parents[1] / "process"))
 import process_bank as bank
-from process_support import eventually
+import processes_app
+from process_support import eventually, request, types, wait_for
+from processes_app import loans
 
 import leftfold
-from leftfold import Event, Metadata
+from leftfold import Event, Metadata, select
 
 URL = "sqlite:///log.db"
 
@@ -59,6 +61,85 @@ def test_repairs_are_made_with_their_actor(es: Any, run: Any) -> None:
     assert "is not stuck" in refused.err
     for command in ("skip", "cancel"):
         run("processes", command, "transfer", "1", "--reason", "x", code=2)
+
+
+@pytest.fixture
+def lent(here: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A log whose loan 1 cannot be given back, since there is no safe; loan 2 waits."""
+    monkeypatch.setenv("LEFTFOLD_APP", "processes_app:app")
+    monkeypatch.setenv("LEFTFOLD_STORE", URL)
+    with leftfold.open(URL, processes_app.app) as es, es.running():
+        es.handle(bank.accounts, "a", bank.Open())
+        es.handle(bank.accounts, "a", bank.Deposit(10))
+        es.append([request("1", bank.TransferRequested("a", "nobody", 4))])
+        es.append([request("2", bank.TransferRequested("a", "", 3))])
+        assert "undo take" in wait_for(es, loans, "1", "stuck").stuck
+        eventually(lambda: "StepDone" in types(es, "loan-2"), "it was lent")
+        yield es
+
+
+def recorded(es: leftfold.EventStore, stream: str, name: str) -> Any:
+    """The one event that a repair is recorded as."""
+    [found] = es.read(select(stream, types=[f"process.{name}"]))
+    assert found.metadata.actor == found.data.actor == "ada"
+    return found.data
+
+
+def safe(es: leftfold.EventStore) -> int:
+    return int(es.state(bank.accounts, "safe").balance)
+
+
+def repair(run: Any, command: str, key: str, *options: str) -> dict[str, Any]:
+    [shown] = lines(run("processes", command, "loan", key, "--actor", "ada", "--json", *options))
+    return dict(shown)
+
+
+def test_what_is_stuck_is_tried_again_and_goes_on(lent: Any, run: Any) -> None:
+    lent.handle(bank.accounts, "safe", bank.Open())
+    shown = repair(run, "retry", "1")
+    assert (shown["stuck"], shown["steps"][-1]["attempt"]) == ("", 2)
+    recorded(lent, "loan-1", "Retried")
+    wait_for(lent, loans, "1", "compensated")
+    assert safe(lent) == 4
+
+
+def test_what_is_stuck_is_skipped_and_the_rest_goes_on(lent: Any, run: Any) -> None:
+    shown = repair(run, "skip", "1", "--reason", "paid by hand")
+    assert shown["status"] == "compensated"
+    assert [(each["step"], each["status"]) for each in shown["steps"]] == [
+        ("take", "skipped"),
+        ("give", "rejected"),
+        ("undo take", "skipped"),
+    ]
+    skipped = recorded(lent, "loan-1", "StepSkipped")
+    assert (skipped.step, skipped.reason) == ("undo take", "paid by hand")
+
+
+def test_a_step_that_is_waited_for_is_skipped_by_its_name(lent: Any, run: Any) -> None:
+    shown = repair(run, "skip", "2", "--step", "take", "--reason", "by phone")
+    assert (shown["status"], shown["timers"]) == ("done", [])
+    skipped = recorded(lent, "loan-2", "StepSkipped")
+    assert (skipped.step, skipped.reason) == ("take", "by phone")
+
+
+def test_what_is_cancelled_is_taken_back(lent: Any, run: Any) -> None:
+    lent.handle(bank.accounts, "safe", bank.Open())
+    shown = repair(run, "cancel", "2", "--reason", "fraud")
+    assert (shown["status"], shown["reason"]) == ("compensating", "fraud")
+    cancelled = recorded(lent, "loan-2", "Cancelled")
+    assert (cancelled.reason, cancelled.compensate) == ("fraud", True)
+    assert wait_for(lent, loans, "2", "cancelled").step("take").status == "compensated"
+    assert safe(lent) == 3
+
+
+def test_what_is_cancelled_without_compensation_ends_at_once(lent: Any, run: Any) -> None:
+    lent.handle(bank.accounts, "safe", bank.Open())
+    shown = repair(run, "cancel", "2", "--reason", "fraud", "--no-compensation")
+    assert (shown["status"], shown["reason"]) == ("cancelled", "fraud")
+    cancelled = recorded(lent, "loan-2", "Cancelled")
+    assert (cancelled.reason, cancelled.compensate) == ("fraud", False)
+    assert [each["status"] for each in shown["steps"]] == ["done"]
+    assert safe(lent) == 0
 
 
 def test_a_conversation_is_a_tree(es: Any, run: Any) -> None:

@@ -56,14 +56,27 @@ def play(random: Random, url: str) -> None:
         for each in range(ACCOUNTS):
             es.handle(bank.accounts, str(each), bank.Open())
             es.handle(bank.accounts, str(each), bank.Deposit(FUNDS))
-        es.append([_request(random, number) for number in range(TRANSFERS)])
-        for _ in range(KILLS):
-            kill_some(random, url)
+        requests = [_request(random, number) for number in range(TRANSFERS)]
+        kill_amid_work(random, url, es, requests)
         with es.running():
             deadline_s = time.monotonic() + SECONDS_MAX
             while len(ended(es)) < TRANSFERS and time.monotonic() < deadline_s:
                 time.sleep(0.2)
-        check(es)
+        check(es, [each.data for each in requests])
+
+
+def kill_amid_work(random: Random, url: str, es: leftfold.EventStore, requests: list[Any]) -> None:
+    """Kill runners again and again, and let requests come in all the time: whoever is killed has
+    something to do.
+    """
+    begun = amid = 0
+    for each in range(KILLS):
+        some = requests[each::KILLS]
+        es.append(some)
+        begun += len(some)
+        kill_some(random, url)
+        amid += len(ended(es)) < begun
+    print(f"{KILLS} times killed, {amid} of them amid work; {len(ended(es))} transfers had ended")
 
 
 def _request(random: Random, number: int) -> Any:
@@ -96,7 +109,7 @@ def ended(es: leftfold.EventStore) -> list[str]:
     return [each.stream for each in es.read(select(types=["process.Ended"]))]
 
 
-def check(es: leftfold.EventStore) -> None:
+def check(es: leftfold.EventStore, asked: list[TransferRequested]) -> None:
     assert len(ended(es)) == len(set(ended(es))) == TRANSFERS
     moved: dict[str, list[int]] = {}
     for event in es.read(select(category="account")):
@@ -104,11 +117,17 @@ def check(es: leftfold.EventStore) -> None:
         if step:
             sign = -1 if isinstance(event.data, bank.Withdrawn) else 1
             moved.setdefault(by, []).append(sign * event.data.amount)
-    phases = {str(n): es.state(transfers.decider, str(n)).phase for n in range(TRANSFERS)}
-    for number, phase in phases.items():
+    expected = [FUNDS] * ACCOUNTS
+    phases = [es.state(transfers.decider, str(n)).phase for n in range(TRANSFERS)]
+    for number, (phase, one) in enumerate(zip(phases, asked, strict=True)):
         money = moved.get(f"transfer-{number}", [])
-        assert len(money) == 2 and sum(money) == 0 if phase == "done" else len(money) in (0, 2)
-        assert sum(money) == 0, (number, phase, money)
-    assert {"done", "compensated"} == set(phases.values())
+        if phase == "done":
+            assert money == [-one.amount, one.amount], (number, money)
+            expected[int(one.source)] -= one.amount
+            expected[int(one.target)] += one.amount
+        else:
+            assert money in ([], [-one.amount, one.amount]), (number, phase, money)
+    assert set(phases) == {"done", "compensated"}
     balances = [es.state(bank.accounts, str(each)).balance for each in range(ACCOUNTS)]
+    assert balances == expected
     assert sum(balances) == ACCOUNTS * FUNDS

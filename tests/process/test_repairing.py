@@ -128,11 +128,11 @@ def test_bad_repairs_are_refused() -> None:
             ("no process 'shop'", lambda: es.processes.show("shop", "1")),
             ("no instance '9'", lambda: es.processes.show("order", "9")),
             ("status is one of", lambda: es.processes.list(status="odd")),
-            ("is not stuck", lambda: es.processes.retry("order", "9", actor="ada")),
+            ("no instance .9", lambda: es.processes.retry("order", "9", actor="ada")),
             ("its actor", lambda: es.processes.retry("order", "1", actor="")),
             ("its reason", lambda: es.processes.skip("order", "1", reason=" ", actor="ada")),
             ("name the step", lambda: es.processes.skip("order", "1", reason="x", actor="ada")),
-            ("is new, so", lambda: es.processes.cancel("order", "9", reason="x", actor="a")),
+            ("no instance .9", lambda: es.processes.cancel("order", "9", reason="x", actor="a")),
         ]
         for match, call in calls:
             with pytest.raises(InvalidInput, match=match):

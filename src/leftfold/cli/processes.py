@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from getpass import getuser
 from typing import Annotated, Any
 
+import msgspec
 import typer
 from msgspec import Struct
 
-from leftfold.cli.output import cell, complain
+from leftfold.cli.output import Output, cell, complain
 from leftfold.cli.progress import bar
 from leftfold.cli.projections import Kept
 from leftfold.cli.session import PROBLEMS, Session
 from leftfold.cli.times import iso
-from leftfold.event import to_us
-from leftfold.process.instance import Instance
+from leftfold.errors import InvalidInput
+from leftfold.event import RecordedEvent, to_us
+from leftfold.facade import EventStore
+from leftfold.process.events import TimerSet
+from leftfold.process.instance import Instance, Step
 from leftfold.process.repairing import LIST_INSTANCES, InstanceStatus
 from leftfold.process.tracing import Traced, tree
+from leftfold.query import select
 
 TRACE_EVENTS_MAX = 10_000
 """Events of one conversation that `trace` shows."""
@@ -130,11 +136,62 @@ def _shown(process: str, key: str, found: Instance) -> Shown:
     )
 
 
+def print_instance(
+    output: Output, process: str, key: str, found: Instance, due_us: Mapping[int, int]
+) -> None:
+    """An instance for people: a line for each step, each timer, and all that waits. `due_us` says
+    when timers are due, by their numbers.
+    """
+    values: dict[str, object] = {"process": process, "key": key, "status": found.status}
+    values["version"] = found.version
+    values |= {"stuck": found.stuck} if found.stuck else {}
+    values |= {"reason": found.reason} if found.reason else {}
+    for step in found.steps:
+        values[f"step {step.name}"] = _step_text(step)
+    for timer in found.timers:
+        at_us = due_us.get(timer.number, timer.at_us)
+        values[f"timer {timer.name}"] = "set" if at_us is None else f"due {iso(at_us)}"
+    for number, event in enumerate(found.held, 1):
+        values[f"held {number}"] = _held_text(event)
+    output.values(values)
+
+
+def _step_text(step: Step) -> str:
+    work = step.sent.work
+    waits = ", waits for an answer" if step.awaits else ""
+    to = f"call {work.to}" if work.id is None else f"{work.to} {work.id}"
+    attempt = f", attempt {step.sent.attempt}" if step.sent.attempt > 1 else ""
+    return f"{step.status}{waits}: {work.type} to {to}{attempt}"
+
+
+def _held_text(event: RecordedEvent[Any]) -> str:
+    if not event.position:
+        # Of the process itself: it waits before it is recorded.
+        name = getattr(event.data, "step", "") or getattr(event.data, "name", "")
+        return f"{event.type} {name}".rstrip()
+    at = f"at position {event.position} of {event.stream}"
+    return f"{event.type} {at}, recorded {iso(event.recorded_us)}"
+
+
+def _print(session: Session, store: EventStore, options: OneOptions, found: Instance) -> None:
+    process, key = options.process, options.key
+    if session.output.is_json:
+        session.output.document(_shown(process, key, found))
+        return
+    due_us: dict[int, int] = {}
+    set_by = select(f"{process}-{key}", types=[TimerSet]) if found.timers else None
+    for each in store.read(set_by) if set_by else ():
+        timer = each.data
+        at_us = timer.at_us
+        due_us[timer.number] = each.recorded_us + timer.after_us if at_us is None else at_us
+    print_instance(session.output, process, key, found, due_us)
+
+
 def show(session: Session, options: OneOptions) -> None:
     """Show one instance: its steps, its timers, and what waits."""
     with session.open_app(options.views) as store:
         found = store.processes.show(options.process, options.key)
-    session.output.document(_shown(options.process, options.key, found))
+        _print(session, store, options, found)
 
 
 class RepairOptions(OneOptions, frozen=True, kw_only=True):
@@ -147,15 +204,27 @@ class RepairOptions(OneOptions, frozen=True, kw_only=True):
 
     @property
     def by(self) -> str:
-        """Who repairs it."""
-        return self.actor or getuser()
+        """Who repairs it. Raises InvalidInput where that is nobody."""
+        if self.actor is not None:
+            return _told("--actor is the name of who does it", self.actor)
+        try:
+            return getuser()
+        except (KeyError, OSError, ImportError):
+            raise InvalidInput("this user of the system has no name; give --actor NAME") from None
+
+
+def _told(what: str, text: str) -> str:
+    if not text.strip():
+        raise InvalidInput(f"{what}, found {text!r}")
+    return text
 
 
 def retry(session: Session, options: RepairOptions) -> None:
     """Try again what an instance is stuck at."""
+    actor = options.by
     with session.open_app(options.views) as store:
-        found = store.processes.retry(options.process, options.key, actor=options.by)
-    session.output.document(_shown(options.process, options.key, found))
+        found = store.processes.retry(options.process, options.key, actor=actor)
+        _print(session, store, options, found)
 
 
 class ReasonOptions(RepairOptions, frozen=True, kw_only=True):
@@ -164,6 +233,11 @@ class ReasonOptions(RepairOptions, frozen=True, kw_only=True):
     reason: Annotated[
         str, typer.Option("--reason", metavar="TEXT", help="Why; it is recorded. Required.")
     ]
+
+    @property
+    def why(self) -> str:
+        """Why it is repaired. Raises InvalidInput where that says nothing."""
+        return _told("--reason says why", self.reason)
 
 
 class SkipOptions(ReasonOptions, frozen=True, kw_only=True):
@@ -177,12 +251,12 @@ class SkipOptions(ReasonOptions, frozen=True, kw_only=True):
 
 def skip(session: Session, options: SkipOptions) -> None:
     """Go on without what an instance is stuck at, or without a step that it waits for."""
-    reason, step = options.reason, options.step
+    actor, reason, step = options.by, options.why, options.step
     with session.open_app(options.views) as store:
         found = store.processes.skip(
-            options.process, options.key, reason=reason, actor=options.by, step=step
+            options.process, options.key, reason=reason, actor=actor, step=step
         )
-    session.output.document(_shown(options.process, options.key, found))
+        _print(session, store, options, found)
 
 
 class CancelOptions(ReasonOptions, frozen=True, kw_only=True):
@@ -195,12 +269,12 @@ class CancelOptions(ReasonOptions, frozen=True, kw_only=True):
 
 def cancel(session: Session, options: CancelOptions) -> None:
     """End an instance, after its steps were taken back."""
-    reason, compensate = options.reason, not options.no_compensation
+    actor, reason, compensate = options.by, options.why, not options.no_compensation
     with session.open_app(options.views) as store:
         found = store.processes.cancel(
-            options.process, options.key, reason=reason, actor=options.by, compensate=compensate
+            options.process, options.key, reason=reason, actor=actor, compensate=compensate
         )
-    session.output.document(_shown(options.process, options.key, found))
+        _print(session, store, options, found)
 
 
 class TraceOptions(Struct, frozen=True, kw_only=True):
@@ -220,9 +294,22 @@ class TraceLine(Struct, frozen=True):
     stream: str
     version: int
     type: str
+    name: str | None
     id: str
     causation_id: str | None
     actor: str | None
+
+
+class _Named(Struct, frozen=True):
+    type: str = ""
+
+
+class _Names(Struct, frozen=True):
+    """What events of processes say of what they are about."""
+
+    step: str = ""
+    name: str = ""
+    event: _Named = _Named()
 
 
 def trace(session: Session, options: TraceOptions) -> int | None:
@@ -231,7 +318,8 @@ def trace(session: Session, options: TraceOptions) -> int | None:
         found = [
             each
             for each in shown.along(store.read())
-            if each.metadata.correlation_id == options.correlation_id
+            # What began a conversation may be known by its own id alone.
+            if options.correlation_id in (each.metadata.correlation_id, str(each.id))
         ]
     if not found:
         complain(f"no event is of conversation {options.correlation_id!r}")
@@ -245,7 +333,7 @@ def trace(session: Session, options: TraceOptions) -> int | None:
     for line in lines:
         at = f"{line.stream}@{line.version}"
         by = f" by {line.actor}" if line.actor and not line.depth else ""
-        what = f"{'  ' * line.depth}{line.type}"
+        what = f"{'  ' * line.depth}{line.type}{f' {line.name}' if line.name else ''}"
         session.output.text(f"{line.recorded_at}  {cell(what):40} {cell(at)}{cell(by)}")
     return None
 
@@ -260,7 +348,20 @@ def _line(traced: Traced) -> TraceLine:
         event.stream,
         event.version,
         event.type,
+        _name(event),
         str(event.id),
         metadata.causation_id,
         metadata.actor,
     )
+
+
+def _name(event: RecordedEvent[bytes]) -> str | None:
+    """The step, the timer or the event that an event of a process is about."""
+    if not event.type.startswith("process."):
+        return None
+    try:
+        found = msgspec.json.decode(event.data, type=_Names)
+    except msgspec.MsgspecError:
+        # It only looks like one: anybody may append.
+        return None
+    return found.name or found.step or found.event.type.removeprefix("process.") or None

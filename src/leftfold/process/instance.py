@@ -16,6 +16,8 @@ StepStatus = Literal[
     "sent", "done", "rejected", "unanswered", "failed", "skipped", "compensated", "retrying"
 ]
 Phase = Literal["new", "running", "compensating", "done", "compensated", "cancelled"]
+CONVERSATIONS_MAX = 100
+"""Conversations whose reactions are counted: those that went on last."""
 _NOTHING = pack_metadata(NO_METADATA)
 
 
@@ -54,8 +56,13 @@ class Instance(Struct, frozen=True):
     is_cancelled: bool = False
     timers_set: int = 0
     conversation: str | None = None
-    reactions: int = 0
-    """How many there were within this conversation."""
+    counts: tuple[tuple[str | None, int], ...] = ()
+    """How many reactions there were within each of the last conversations."""
+
+    @property
+    def reactions(self) -> int:
+        """How many there were within this conversation."""
+        return dict(self.counts).get(self.conversation, 0)
 
     @property
     def has_ended(self) -> bool:
@@ -107,7 +114,10 @@ class InstanceFold:
         return _phased(_stepped(instance, event), event)
 
     def _own(self, instance: Instance, event: Any) -> Instance:
-        stepped = _counted(_stepped(_unheld(instance, event), event), instance.conversation)
+        unheld = _unheld(instance, event)
+        # What waited has told of its step when it came. Much may have become of that since.
+        stepped = _stepped(instance, event) if unheld is instance else unheld
+        stepped = _counted(stepped, instance.conversation)
         if isinstance(event, log.StepSkipped):
             stepped = replace(stepped, stuck="")
         return self._with_state(stepped, own(instance, self._rules.name, event))
@@ -126,6 +136,9 @@ class InstanceFold:
         return replace(instance, version=version, state=state)
 
     def _reacted(self, instance: Instance, incoming: RecordedEvent[Any]) -> Instance:
+        if not instance.version:
+            # It changed nothing, and is recorded so that it is known when it comes again.
+            return instance
         instance = _unheld(instance, incoming)
         counted = _counted(instance, incoming.metadata.correlation_id or str(incoming.id))
         return self._with_state(counted, incoming)
@@ -141,8 +154,10 @@ class InstanceFold:
 
 
 def _counted(instance: Instance, conversation: str | None) -> Instance:
-    known = instance.reactions if instance.conversation == conversation else 0
-    return replace(instance, conversation=conversation, reactions=known + 1)
+    known = dict(instance.counts).get(conversation, 0)
+    others = [each for each in instance.counts if each[0] != conversation]
+    counts = (*others[1 - CONVERSATIONS_MAX :], (conversation, known + 1))
+    return replace(instance, conversation=conversation, counts=counts)
 
 
 def _unheld(instance: Instance, incoming: Any) -> Instance:
@@ -150,8 +165,19 @@ def _unheld(instance: Instance, incoming: Any) -> Instance:
     if not instance.held:
         return instance
     first, *rest = instance.held
-    is_it = incoming in (first.data, first)
-    return replace(instance, held=tuple(rest)) if is_it else instance
+    return replace(instance, held=tuple(rest)) if _is_it(first, incoming) else instance
+
+
+def _is_it(held: RecordedEvent[Any], incoming: Any) -> bool:
+    """Whether this is what was held. Its data may be of a class without equality."""
+    if isinstance(incoming, RecordedEvent):
+        facts = (incoming.position, incoming.id, incoming.type)
+        return (held.position, held.id, held.type) == facts
+    if type(held.data) is not type(incoming):
+        return False
+    if isinstance(incoming, log.TimerFired):
+        return bool((held.data.name, held.data.number) == (incoming.name, incoming.number))
+    return bool(held.data.step == incoming.step)
 
 
 def _timed(instance: Instance, event: log.TimerSet | log.TimerCancelled) -> Instance:
@@ -165,12 +191,9 @@ _STATUS: dict[type, StepStatus] = {
     log.StepDone: "done",
     log.StepRejected: "rejected",
     log.NoAnswer: "unanswered",
-    log.StepSkipped: "skipped",
     log.StepFailed: "failed",
     log.CallFailed: "retrying",
 }
-_LAST = (log.StepRejected, log.NoAnswer, log.StepSkipped, log.StepAnswered)
-"""After these, a step is waited for no more."""
 
 
 def _stepped(instance: Instance, event: Any) -> Instance:
@@ -180,15 +203,29 @@ def _stepped(instance: Instance, event: Any) -> Instance:
             return _sent(instance, event)
         case log.TimerFired(name=name):
             return _timed(instance, log.TimerCancelled(name))
-        case log.StepSkipped(step=name) if (step := instance.step(name)) and step.undoes:
-            return _set(_set(instance, name, "skipped"), step.undoes, "skipped")
+        case log.StepSkipped(step=name):
+            return _skipped(instance, name)
+        case log.StepAnswered(step=name):
+            return _answered(instance, name)
         case log.StepCompensated(step=name):
             undoing = next((each.name for each in instance.steps if each.undoes == name), name)
             return _set(_set(instance, undoing, "compensated"), name, "compensated")
     status = _STATUS.get(type(event))
     if status is not None:
         instance = _set(instance, event.step, status)
-    return _answered(instance, event.step) if isinstance(event, _LAST) else instance
+    # After these, it is waited for no more, and not tried again.
+    is_last = isinstance(event, log.StepRejected | log.NoAnswer)
+    return _without_timers(instance, event.step) if is_last else instance
+
+
+def _skipped(instance: Instance, name: str) -> Instance:
+    step = instance.step(name)
+    if step is not None and step.undoes:
+        instance = _set(instance, step.undoes, "skipped")
+    # One that was done stays so, and is taken back: only its answer is waited for no more.
+    if step is not None and step.status != "done":
+        instance = _set(instance, name, "skipped")
+    return _without_timers(instance, name)
 
 
 def _sent(instance: Instance, event: log.StepSent) -> Instance:
@@ -213,8 +250,14 @@ def _answered(instance: Instance, name: str) -> Instance:
     steps = tuple(
         replace(each, awaits=False) if each.name == name else each for each in instance.steps
     )
+    # A call that is under way is still made until it succeeds, whoever answered.
     timers = tuple(each for each in instance.timers if each.step != name or each.retries)
     return replace(instance, steps=steps, timers=timers)
+
+
+def _without_timers(instance: Instance, name: str) -> Instance:
+    timers = tuple(each for each in instance.timers if each.step != name)
+    return replace(_answered(instance, name), timers=timers)
 
 
 def _phased(instance: Instance, event: Any) -> Instance:
@@ -233,19 +276,14 @@ def _phased(instance: Instance, event: Any) -> Instance:
 
 def _held(instance: Instance, incoming: RecordedEvent[Any]) -> Instance:
     held = replace(instance, held=(*instance.held, incoming))
-    # A timer that has fired is set no more, also where what comes of it waits.
-    match incoming.data:
-        case log.TimerFired(name=name):
-            return _timed(held, log.TimerCancelled(name))
-        case log.NoAnswer(step=name) | log.StepRejected(step=name) | log.StepSkipped(step=name):
-            return _timed(held, log.TimerCancelled(f"answer {name}"))
-    return held
+    # A step was done, and a timer has fired, whatever comes of it and when.
+    return _stepped(held, incoming.data) if isinstance(incoming.data, log.OWN) else held
 
 
 def _repaired(instance: Instance, event: Any) -> Instance:
     match event:
         case log.Retried():
-            return replace(instance, stuck="", reactions=0)
+            return replace(instance, stuck="", counts=())
         case log.EventSkipped():
             return replace(instance, stuck="", held=instance.held[1:])
         case log.Cancelled():

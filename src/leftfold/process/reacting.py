@@ -26,6 +26,8 @@ from leftfold.process.rules import Rules
 from leftfold.process.wire import commands_of, pack_work
 from leftfold.query import category_of
 
+TIME_MAX = timedelta(days=365_250)
+"""How far ahead a timer may be set: it is due within the calendar, whenever it is recorded."""
 _MICROSECOND = timedelta(microseconds=1)
 
 
@@ -149,6 +151,8 @@ class Asking:
 def _us(time: timedelta) -> int:
     if time < timedelta():
         raise Refused(f"a time lies ahead, found {time}")
+    if time > TIME_MAX:
+        raise Refused(f"a time is at most 1,000 years, found {time}")
     return time // _MICROSECOND
 
 

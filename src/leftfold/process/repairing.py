@@ -79,9 +79,9 @@ class Repairing:
         """An instance, as its stream tells. Raises InvalidInput where there is none."""
         working = self._working(process)
         loaded = await load(self._parts, working.decider, key, at=None, as_of=None)
-        if not loaded.version:
-            raise InvalidInput(f"process {process!r} has no instance {key!r}")
-        return loaded.state
+        _check_is_there(process, key, loaded.state)
+        state: Instance = loaded.state
+        return state
 
     async def retry(self, process: str, key: str, actor: str) -> Instance:
         """Try again what an instance is stuck at."""
@@ -109,6 +109,7 @@ class Repairing:
     async def _order(self, working: Working, key: str, order: Order, actor: str) -> Instance:
         _check_text("actor", actor)
         before = await load(self._parts, working.decider, key, at=None, as_of=None)
+        _check_is_there(working.name, key, before.state)
         said = Metadata(actor=actor, correlation_id=before.state.conversation)
         handled = await working.order(key, order, said)
         state: Instance = handled.state
@@ -162,6 +163,12 @@ def _status(process: str, row: InstanceRow) -> InstanceStatus:
         started_at=from_us(row.started_us),
         updated_at=from_us(row.updated_us),
     )
+
+
+def _check_is_there(process: str, key: str, instance: Instance) -> None:
+    # A stream may hold nothing but what had no meaning for the process.
+    if not instance.version:
+        raise InvalidInput(f"process {process!r} has no instance {key!r}")
 
 
 def _check_text(what: str, found: Any) -> None:

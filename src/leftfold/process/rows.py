@@ -11,7 +11,7 @@ from leftfold.event import RecordedEvent
 from leftfold.process import events as log
 from leftfold.process.instance import Phase
 from leftfold.process.rules import Rules
-from leftfold.projection.definition import Projection
+from leftfold.projection.definition import REMOVED, Projection
 from leftfold.query import select
 
 
@@ -62,10 +62,16 @@ def rows_of(rules: Rules[Any]) -> Projection[InstanceRow]:
         rows_name(rules.name),
         row=InstanceRow,
         key=key,
-        evolve=evolve_row,
+        evolve=listed,
         query=select(category=rules.name),
         indexes=["status", "due_us"],
     )
+
+
+def listed(row: InstanceRow, event: RecordedEvent[Any]) -> Any:
+    """The row after one event; none where all that came in so far was of no meaning."""
+    row = evolve_row(row, event)
+    return row if row.version else REMOVED
 
 
 def evolve_row(row: InstanceRow, event: RecordedEvent[Any]) -> InstanceRow:
@@ -81,24 +87,30 @@ def evolve_row(row: InstanceRow, event: RecordedEvent[Any]) -> InstanceRow:
 
 def _timed(row: InstanceRow, event: RecordedEvent[Any]) -> InstanceRow:
     data = event.data
+    if isinstance(data, log.TimerSet):
+        return replace(row, timers={**row.timers, data.name: _due(event)})
     # A timer that has fired is set no more, also where what comes of it waits.
-    match data.event.data if isinstance(data, log.Held) else data:
-        case log.TimerSet(name=name):
-            return replace(row, timers={**row.timers, name: _due(event)})
-        case log.TimerCancelled(name=name) | log.TimerFired(name=name):
-            return _without(row, lambda known, _: known == name)
-        case log.StepSent(step=step):
-            return _without(row, lambda _, timer: timer.step == step and timer.retries)
+    told = data.event.data if isinstance(data, log.Held) else data
+    left = {name: each for name, each in row.timers.items() if not _is_over(name, each, told)}
+    return replace(row, timers=left)
+
+
+def _is_over(name: str, timer: DueTimer, event: Any) -> bool:
+    """Whether an event is the end of a timer."""
+    match event:
+        case log.TimerCancelled():
+            return bool(name == event.name)
+        case log.TimerFired():
+            # It may have waited, and another of its name may have been set since.
+            return bool((name, timer.number) == (event.name, event.number))
+        case log.StepSent():
+            return bool(timer.step == event.step and timer.retries)
         case log.Compensating() | log.Ended():
-            return _without(row, lambda _, timer: not timer.retries)
-        case (
-            log.StepAnswered(step=step)
-            | log.StepRejected(step=step)
-            | log.NoAnswer(step=step)
-            | log.StepSkipped(step=step)
-        ):
-            return _without(row, lambda _, timer: timer.step == step and not timer.retries)
-    return row
+            return not timer.retries
+        case log.StepAnswered():
+            return bool(timer.step == event.step and not timer.retries)
+    is_last = isinstance(event, log.StepRejected | log.NoAnswer | log.StepSkipped)
+    return is_last and bool(timer.step == event.step)
 
 
 def _due(event: RecordedEvent[Any]) -> DueTimer:
@@ -106,11 +118,6 @@ def _due(event: RecordedEvent[Any]) -> DueTimer:
     due_us = event.recorded_us + timer.after_us if timer.at_us is None else timer.at_us
     correlation_id = event.metadata.correlation_id
     return DueTimer(due_us, timer.number, str(event.id), correlation_id, timer.step, timer.retries)
-
-
-def _without(row: InstanceRow, is_over: Any) -> InstanceRow:
-    left = {name: each for name, each in row.timers.items() if not is_over(name, each)}
-    return replace(row, timers=left)
 
 
 def _phased(row: InstanceRow, event: Any) -> InstanceRow:
@@ -132,11 +139,14 @@ def _mended(row: InstanceRow, event: Any) -> InstanceRow:
             return replace(row, stuck=reason)
         case log.EventSkipped():
             return replace(row, stuck="", held=row.held - 1)
-        case log.Retried() | log.StepSkipped():
+        case log.Retried():
             return replace(row, stuck="")
+        case log.StepSkipped(step=step):
+            # Only what takes back a step is skipped without a reaction.
+            waited = not step.startswith("undo ")
+            return replace(row, stuck="", held=max(row.held - waited, 0))
         case log.Cancelled():
             return replace(row, stuck="", held=0)
-        case log.Reacted() | log.StepDone() | log.StepRejected() | log.TimerFired():
-            # What waits goes first, so what is reacted to is the first of it.
-            return replace(row, held=max(row.held - 1, 0))
-    return row
+    reacted = (log.Reacted, log.StepDone, log.StepRejected, log.NoAnswer, log.TimerFired)
+    # What waits goes first, so what is reacted to is the first of it.
+    return replace(row, held=max(row.held - isinstance(event, reacted), 0))

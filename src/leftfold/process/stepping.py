@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Any, Literal
+from typing import Any
 
-from msgspec import Struct
 from msgspec.structs import replace
 
 from leftfold.decider import Decider
@@ -13,62 +12,16 @@ from leftfold.errors import InvalidInput
 from leftfold.event import RecordedEvent
 from leftfold.process import events as log
 from leftfold.process.instance import Instance, InstanceFold, own
+from leftfold.process.orders import Answer, Cancel, Fire, Order, React, Retry, Skip
 from leftfold.process.reacting import Asking, Refused
 from leftfold.process.rules import Rules
 from leftfold.states import has_equality, isolated
 
+__all__ = ["Answer", "Cancel", "Fire", "Order", "React", "Retry", "Skip", "decider_of"]
+
 PAUSE_US = 1_000_000
 PAUSE_MAX_US = 600 * 1_000_000
 """Pauses before a call to the outside is made again double from the one to the other."""
-
-
-class React(Struct, frozen=True):
-    """Something came in. `refused`: it was found that what was made of it cannot be recorded."""
-
-    key: str
-    event: RecordedEvent[Any]
-    refused: str = ""
-
-
-class Answer(Struct, frozen=True):
-    """What a step came to."""
-
-    step: str
-    attempt: int
-    outcome: Literal["done", "rejected", "failed", "unreached"]
-    reason: str = ""
-
-
-class Fire(Struct, frozen=True):
-    """A timer is due."""
-
-    name: str
-    number: int
-
-
-class Retry(Struct, frozen=True):
-    """Try again what it is stuck at."""
-
-    actor: str
-
-
-class Skip(Struct, frozen=True):
-    """Go on without a step, or without what it is stuck at."""
-
-    step: str
-    reason: str
-    actor: str
-
-
-class Cancel(Struct, frozen=True):
-    """End it."""
-
-    reason: str
-    actor: str
-    compensate: bool
-
-
-Order = React | Answer | Fire | Retry | Skip | Cancel
 
 
 def decider_of(
@@ -110,8 +63,8 @@ class Stepping:
                 self._came_in(key, order)
             case Answer():
                 self._answer(order)
-            case Fire(name=name, number=number):
-                self._fire(name, number)
+            case Fire():
+                self._fire(order)
             case Retry(actor=actor):
                 self._retry(actor)
             case Skip():
@@ -128,13 +81,17 @@ class Stepping:
     def _came_in(self, key: str, order: React) -> None:
         if self.now.has_ended:
             return
-        if not self.now.version:
+        is_new = not self.now.version
+        if is_new:
             self._record(log.Started(key, self._rules.version))
-        before, begun = self.now, len(self.events)
+        # `evolve` may change the very state.
+        before = isolated(self.now)
         self._take(order.event, order.refused)
-        # What changes nothing leaves no trace: an event of another state of affairs, for example.
-        if [type(each) for each in self.events[begun:]] == [log.Reacted] and _is_same(before, self):
-            self.events.clear()
+        kinds = [type(each) for each in self.events]
+        if is_new and kinds == [log.Started, log.Reacted] and _is_same(before, self):
+            # It is not for this process as yet. It is recorded, so that it is known when it comes
+            # again: by then it might have a meaning.
+            self.events[:] = self.events[1:]
 
     def _take(self, incoming: RecordedEvent[Any], refused: str = "") -> None:
         """React to what came in, wholly; or hold it, and wait to be repaired."""
@@ -160,17 +117,19 @@ class Stepping:
         data = incoming.data
         is_own = isinstance(data, log.OWN)
         self._record(data if is_own else log.Reacted(incoming))
-        if self.now.reactions > rules.reactions_max:
-            raise Refused(
-                f"it reacted {rules.reactions_max} times within one conversation, so it may be "
-                "without an end; raise reactions_max if that is right"
-            )
         if self.now.phase == "compensating":
             self._go_back()
         if self.now.phase != "running":
             return
         asking = Asking(rules, self.now, self._deciders)
-        self._ask(asking, rules.react(isolated(self.now.state), incoming))
+        outputs = rules.react(isolated(self.now.state), incoming)
+        # What nothing comes of is the end of any loop.
+        if outputs and self.now.reactions > rules.reactions_max:
+            raise Refused(
+                f"it reacted {rules.reactions_max} times within one conversation, so it may be "
+                "without an end; raise reactions_max if that is right"
+            )
+        self._ask(asking, outputs)
         unwell = isinstance(data, log.StepRejected | log.NoAnswer)
         if unwell and not asking.count:
             self._compensate(_reason(data))
@@ -227,35 +186,44 @@ class Stepping:
         if step is None or step.sent.attempt != order.attempt or step.status != "sent":
             return
         if order.outcome == "unreached":
-            self._call_again(order)
+            self._call_again(step, order)
         elif order.outcome == "failed" or (order.outcome == "rejected" and self._is_final(step)):
-            reason = f"step {order.step!r}: {order.reason}"
-            self._record(log.StepFailed(order.step, order.reason), log.Quarantined(reason))
+            self._fail(order)
         elif step.undoes:
             self._record(log.StepCompensated(step.undoes))
             if not self.now.stuck and self.now.phase == "compensating":
                 self._go_back()
         elif order.outcome == "done":
-            self._own(log.StepDone(order.step))
+            self._own(log.StepDone(order.step), order.refused)
         else:
-            self._own(log.StepRejected(order.step, order.reason))
+            self._own(log.StepRejected(order.step, order.reason), order.refused)
 
     def _is_final(self, step: Any) -> bool:
         """Whether a rejection cannot be reacted to."""
         return bool(step.undoes) or self.now.has_ended
 
-    def _own(self, data: Any) -> None:
+    def _own(self, data: Any, refused: str = "") -> None:
         if self.now.has_ended:
             self._record(data)
         else:
-            self._take(own(self.now, self._rules.name, data))
+            self._take(own(self.now, self._rules.name, data), refused)
 
-    def _call_again(self, order: Answer) -> None:
+    def _fail(self, order: Answer) -> None:
+        reason = f"step {order.step!r}: {order.reason}"
+        self._record(log.StepFailed(order.step, order.reason), log.Quarantined(reason))
+
+    def _call_again(self, step: Any, order: Answer) -> None:
         rules = self._rules.of_version(self.now.version) or self._rules
-        if order.attempt >= rules.call_attempts_max:
+        is_last = order.attempt >= rules.call_attempts_max or self.now.phase == "cancelled"
+        if is_last and step.undoes:
+            # It cannot be taken back by itself. Somebody is to look at it.
+            self._record(log.CallFailed(order.step, order.reason, order.attempt, 0))
+            self._fail(order)
+            return
+        if is_last:
             # Nobody knows whether it reached the outside, so it is taken back as well.
             self._record(log.CallFailed(order.step, order.reason, order.attempt, 0))
-            self._own(log.NoAnswer(order.step))
+            self._own(log.NoAnswer(order.step), order.refused)
             return
         after_us = min(PAUSE_US * 2 ** min(order.attempt - 1, 30), PAUSE_MAX_US)
         number = self.now.timers_set + 1
@@ -266,16 +234,18 @@ class Stepping:
             ),
         )
 
-    def _fire(self, name: str, number: int) -> None:
-        timer = self.now.timer(name)
-        if timer is None or timer.number != number:
+    def _fire(self, order: Fire) -> None:
+        timer = self.now.timer(order.name)
+        if timer is None or timer.number != order.number:
             return
-        if timer.retries:
-            self._send_again(timer.step)
-        elif timer.step:
-            self._own(log.NoAnswer(timer.step))
-        else:
-            self._own(log.TimerFired(name, number))
+        step = self.now.step(timer.step)
+        if step is None:
+            self._own(log.TimerFired(order.name, order.number), order.refused)
+        elif timer.retries:
+            if step.status == "retrying":
+                self._send_again(timer.step)
+        elif not _is_undelivered(step):
+            self._own(log.NoAnswer(timer.step), order.refused)
 
     def _send_again(self, name: str) -> None:
         step = self.now.step(name)
@@ -308,14 +278,21 @@ class Stepping:
             found = "waits for no repair; name the step to skip"
             self._check(bool(self.now.stuck and self.now.held), found)
             self._record(log.EventSkipped(order.reason, order.actor))
+        left = next((each.name for each in self.now.steps if each.status == "failed"), "")
+        if left and not self.now.stuck:
+            self._record(log.Quarantined(f"step {left!r} failed too, and waits for repair"))
         self._resume()
 
     def _skip_step(self, step: Any, order: Skip) -> None:
         is_open = step.status in ("sent", "failed", "retrying") or step.awaits
         self._check(is_open, f"does not wait for step {step.name!r}, which is {step.status}")
         skipped = log.StepSkipped(step.name, order.reason, order.actor)
-        if step.undoes or self.now.has_ended or self.now.held:
+        if step.undoes or self.now.has_ended:
             self._record(skipped)
+        elif self.now.held:
+            # It gets its turn after what waits already.
+            incoming = own(self.now, self._rules.name, skipped)
+            self._record(log.Held(incoming), log.Retried(order.actor))
         else:
             self.now = replace(self.now, stuck="")
             self._take(own(self.now, self._rules.name, skipped))
@@ -325,11 +302,14 @@ class Stepping:
             bool(self.now.version) and not self.now.has_ended,
             f"is {self.now.status}, so there is nothing to cancel",
         )
+        now = self.now
+        is_under_way = now.is_cancelled and not any(each.status == "failed" for each in now.steps)
+        self._check(not (is_under_way and order.compensate), "is being cancelled already")
         self._record(log.Cancelled(order.reason, order.actor, order.compensate))
         for each in self.now.steps:
             if each.status == "failed" and each.undoes and order.compensate:
                 self._send_again(each.name)
-            elif each.status == "failed":
+            elif each.status == "failed" or (each.status == "retrying" and not order.compensate):
                 self._record(log.StepSkipped(each.name, order.reason, order.actor))
         if order.compensate:
             self._compensate(order.reason)
@@ -344,6 +324,12 @@ class Stepping:
 def _is_same(before: Instance, stepping: Stepping) -> bool:
     state = stepping.now.state
     return has_equality(state) and bool(state == before.state)
+
+
+def _is_undelivered(step: Any) -> bool:
+    """Whether a step is known not to have reached anybody: that is no lack of an answer."""
+    is_command = step.sent.work.id is not None
+    return step.status == "failed" or (step.status == "sent" and is_command)
 
 
 def _is_lost(step: Any, rules: Rules[Any]) -> bool:

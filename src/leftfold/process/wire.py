@@ -12,6 +12,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from leftfold.codec import Codec, EventCodec, EventType
+from leftfold.errors import UndecodableEvent
 from leftfold.event import Event, Metadata, RecordedEvent, pack_metadata
 from leftfold.event import record as recorded_of
 from leftfold.formats import is_msgpack
@@ -113,8 +114,16 @@ class ProcessCodec:
         for each in page:
             is_own = each.type.startswith(_PREFIX)
             found = (_OWN if is_own else self._codec).decode_page([each])
-            decoded += [replace(one, data=self._meant(one.data)) for one in found]
+            decoded += [self._whole(one) for one in found]
         return decoded
+
+    def _whole(self, event: RecordedEvent[Any]) -> RecordedEvent[Any]:
+        """With what it says came in. What that cannot be turned into, this cannot be either."""
+        try:
+            return replace(event, data=self._meant(event.data))
+        except UndecodableEvent as error:
+            # The one that was read is named first: it is the one to be passed over, say.
+            raise type(error)(_place(event), f"what came in cannot be had: {error}") from error
 
     def decode_data(self, page: Sequence[RecordedEvent[bytes]]) -> list[Any] | None:
         """The domain objects alone; None where there may be more or fewer of them."""
@@ -169,9 +178,16 @@ class ProcessCodec:
             stored.occurred_us,
             pack_metadata(stored.metadata),
         )
-        # It was of today's form when it was kept. What became of it since is one event, or a fault.
-        [decoded] = self.decode_page([recorded])
-        return decoded
+        decoded = self.decode_page([recorded])
+        if len(decoded) != 1:
+            # It was reacted to as one event, and that cannot be undone.
+            reason = f"it was reacted to, and now upcasters make {len(decoded)} events of it"
+            raise UndecodableEvent(_place(recorded), reason)
+        return decoded[0]
+
+
+def _place(event: RecordedEvent[Any]) -> tuple[int, str, int, str, int]:
+    return event.position, event.stream, event.version, event.type, event.schema_version
 
 
 def _name(kind: str | type) -> str | type:

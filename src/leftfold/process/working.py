@@ -7,13 +7,18 @@ what caused it, so it has its effect once.
 from __future__ import annotations
 
 import inspect
+import logging
+import math
+import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 import msgspec
+from msgspec.structs import replace
 
 from leftfold.app import App
+from leftfold.cache import StateCache
 from leftfold.command import Handled, Handling, Order, derived_id
 from leftfold.decider import Decider
 from leftfold.drive import run_sync, uncancelled
@@ -28,7 +33,7 @@ from leftfold.errors import (
     UnknownEventType,
 )
 from leftfold.event import Event, Metadata, RecordedEvent
-from leftfold.loading import Parts
+from leftfold.loading import Parts, load
 from leftfold.process import events as log
 from leftfold.process import stepping
 from leftfold.process.definition import ProcessManager
@@ -39,13 +44,23 @@ from leftfold.projection.catalog import LeaseLost
 from leftfold.projection.definition import Subscriber, Worker
 from leftfold.projection.parts import ProjectionParts
 from leftfold.projection.viewing import Viewing
-from leftfold.query import Version, category_of, select
+from leftfold.query import Query, Version, category_of, select
 from leftfold.turns import Turns
 
 TIMERS_AT_ONCE = 100
 """Instances whose timers are fired before anything else is looked at."""
+EARLY_PAUSE_S = 0.5
+"""Before a timer is tried again that could not fire yet."""
+FAILED_PAUSE_S = 60.0
+"""Before a timer is tried again whose instance could not take it."""
+INSTANCES_KEPT = 100
+"""Instances whose states are remembered."""
 NOT_OF_EVENTS = (StoreUnavailable, StoreClosed, OutcomeUnknown, Contention, LeaseLost)
 """Errors that pass: the same is tried again for as long as they last."""
+
+_Taken = TypeVar("_Taken", stepping.React, stepping.Answer, stepping.Fire)
+
+logger = logging.getLogger("leftfold")
 
 
 class Working:
@@ -57,28 +72,36 @@ class Working:
         self._deciders = {each.category: each for each in app.deciders}
         self.decider = stepping.decider_of(process, self._deciders)
         self.rows = rows_of(process)
-        self._last: tuple[int, str, Any] = (0, "", None)
-        self._fired: set[tuple[str, int]] = set()
+        self._again_s: dict[tuple[str, int], float] = {}
+        """When to look at a timer again that the read model may show for a while."""
 
     @property
     def subscribers(self) -> tuple[Subscriber, ...]:
         """What a runner has to run for it. The functions are those of `begin`."""
-        mine = select(category=self.name, types=[log.type_name(log.StepSent)])
         worker = Worker(
             self.name,
             handle=self._handle,
-            query=self._process.query | mine,
+            query=self._followed,
             start=self._process.start,
             key=_stream,
             on_failure="quarantine",
             tick=self._tick,
+            refuse_several=self._refuse_several,
             not_of_events=NOT_OF_EVENTS,
         )
         return worker, self.rows
 
+    @property
+    def _followed(self) -> Query:
+        mine = select(category=self.name, types=[log.type_name(log.StepSent)])
+        return self._process.query | mine
+
     def begin(self, parts: Parts, turns: Turns, projecting: ProjectionParts) -> None:
         """Work on this store."""
-        self._parts = parts
+        self._parts = self._kept = parts
+        if parts.cache is None and getattr(parts.store, "appends_are_final", True):
+            # Without it, each event of an instance would have its whole stream read again.
+            self._kept = replace(parts, cache=StateCache(INSTANCES_KEPT))
         self._turns = turns
         self._projecting = projecting
         self._viewing = Viewing(projecting, self.rows, None)
@@ -86,8 +109,8 @@ class Working:
     def _handle(self, event: RecordedEvent[Any]) -> Any:
         return run_sync(self.deliver(event))
 
-    def _tick(self) -> Any:
-        return run_sync(self.tick())
+    def _tick(self, position: int) -> Any:
+        return run_sync(self.tick(position))
 
     def key(self, event: RecordedEvent[Any]) -> str | None:
         """Which instance an event belongs to. Raises InvalidInput, and what `key` raises."""
@@ -113,7 +136,6 @@ class Working:
             await self._react(key, event)
 
     async def _react(self, key: str, event: RecordedEvent[Any]) -> None:
-        self._check_is_one(event)
         given = event.metadata
         metadata = Metadata(
             correlation_id=given.correlation_id or str(event.id),
@@ -121,17 +143,19 @@ class Working:
             command_id=f"{self.name}:{event.id}:{event.type}",
             actor=given.actor,
         )
+        await self._order_or_refuse(key, stepping.React(key, event), metadata)
+
+    async def _order_or_refuse(self, key: str, order: _Taken, metadata: Metadata) -> Handled[Any]:
         try:
-            await self.order(key, stepping.React(key, event), metadata)
+            return await self.order(key, order, metadata)
         except NOT_OF_EVENTS:
             raise
         except LeftfoldError as error:
             # What was made of it cannot be recorded. That it came in is.
-            await self.order(key, stepping.React(key, event, refused=str(error)), metadata)
+            return await self.order(key, replace(order, refused=str(error)), metadata)
 
-    def _check_is_one(self, event: RecordedEvent[Any]) -> None:
-        last, self._last = self._last, (event.position, event.type, event.data)
-        if last[:2] == self._last[:2] and last[2] != event.data:
+    def _refuse_several(self, event: RecordedEvent[Any]) -> None:
+        if category_of(event.stream) != self.name and self.key(event) is not None:
             raise InvalidInput(
                 f"an upcaster makes several {event.type!r} of the event at position "
                 f"{event.position}; process {self.name!r} cannot tell them apart"
@@ -139,7 +163,8 @@ class Working:
 
     async def order(self, key: str, order: stepping.Order, metadata: Metadata) -> Handled[Any]:
         """Let the instance of a key do something, once for each command id."""
-        return await self._run(self.decider, key, Order(order, None, metadata))
+        done = Order(order, None, metadata)
+        return await Handling(self._kept, self._turns, self.decider, boundary=key, order=done).run()
 
     async def _run(
         self, decider: Decider[Any, Any, Any], id: str, order: Order[Any]
@@ -147,9 +172,14 @@ class Working:
         return await Handling(self._parts, self._turns, decider, boundary=id, order=order).run()
 
     async def _send(self, event: RecordedEvent[Any], sent: log.StepSent) -> None:
+        """Carry out a step that is still to be: what was answered, skipped or cancelled is not."""
         key = event.stream.removeprefix(f"{self.name}-")
-        answer = await self._answer(event, sent)
-        await self.order(key, answer, _caused(event, f"{event.id}:answer"))
+        loaded = await load(self._kept, self.decider, key, at=None, as_of=None)
+        step = loaded.state.step(sent.step)
+        is_sent = step is not None and (step.status, step.sent.attempt) == ("sent", sent.attempt)
+        if is_sent and loaded.state.phase != "cancelled":
+            answer = await self._answer(event, sent)
+            await self._order_or_refuse(key, answer, _caused(event, f"{event.id}:answer"))
 
     async def _answer(self, event: RecordedEvent[Any], sent: log.StepSent) -> stepping.Answer:
         """What a step comes to."""
@@ -236,48 +266,82 @@ class Working:
                 f"call {work.to!r} is a coroutine function, which needs leftfold.aopen"
             )
 
-    async def tick(self) -> None:
-        """Fire the timers that are due, in the order in which they are."""
+    async def tick(self, position: int) -> None:
+        """Fire timers that are due, in the order in which they are. What was recorded before one is
+        due comes before it; all up to `position` was delivered.
+        """
+        now_us = await self._now_us()
         try:
-            rows = await self._due()
+            rows, offset = await self._rows_due(now_us, 0), 0
+            # After the clock was read: what is recorded from now on is later than what is due.
+            until_us = await self._until_us(position, now_us) if rows else 0
+            shown: set[tuple[str, int]] = set()
+            while rows and not await self._fire_some(rows, until_us, shown):
+                is_last = len(rows) < TIMERS_AT_ONCE
+                offset += TIMERS_AT_ONCE
+                rows = [] if is_last else await self._rows_due(now_us, offset)
         except ProjectionBehind:
             # It is not built yet. Its timers are due a little later.
             return
-        due = sorted(
-            ((timer.due_us, timer.number, name, key, timer) for key, name, timer in rows),
-            key=lambda each: each[:4],
-        )
-        self._fired &= {(timer.id, number) for _, number, _, _, timer in due}
-        for _, number, name, key, timer in due:
-            if (timer.id, number) not in self._fired:
-                await self.fire(key, name, timer)
-                # The read model may show it for a while.
-                self._fired.add((timer.id, number))
+        if not rows:
+            self._again_s = {at: s for at, s in self._again_s.items() if at in shown}
 
-    async def fire(self, key: str, name: str, timer: DueTimer) -> None:
+    async def _fire_some(
+        self, rows: list[dict[str, Any]], until_us: int, shown: set[tuple[str, int]]
+    ) -> bool:
+        """Whether any was fired. Others are in the way of none that are due later."""
+        due = []
+        for row in rows:
+            timers = msgspec.json.decode(row["timers"], type=dict[str, DueTimer])
+            shown |= {(timer.id, timer.number) for timer in timers.values()}
+            due += [
+                (timer.due_us, timer.number, name, row["instance"], timer)
+                for name, timer in timers.items()
+                if timer.due_us <= until_us
+            ]
+        fired = False
+        for _, number, name, key, timer in sorted(due, key=lambda each: each[:4]):
+            if self._again_s.get((timer.id, number), 0) <= time.monotonic():
+                pause_s = await self._try(key, name, timer)
+                self._again_s[timer.id, number] = time.monotonic() + pause_s
+                fired = fired or pause_s == math.inf
+        return fired
+
+    async def _try(self, key: str, name: str, timer: DueTimer) -> float:
+        """Let a timer fire; for how many seconds not to try it again."""
+        try:
+            handled = await self.fire(key, name, timer)
+        except NOT_OF_EVENTS:
+            raise
+        except Exception:
+            # It may be anything: the functions are the user's. It must not hold up others.
+            logger.exception("timer %r of %s-%s did not fire", name, self.name, key)
+            return FAILED_PAUSE_S
+        left = None if handled.events else handled.state.timer(name)
+        is_set = left is not None and left.number == timer.number
+        return EARLY_PAUSE_S if is_set else math.inf
+
+    async def fire(self, key: str, name: str, timer: DueTimer) -> Handled[Any]:
         """Let a timer fire, if it is still set."""
         metadata = Metadata(
             correlation_id=timer.correlation_id,
             causation_id=timer.id,
             command_id=f"{timer.id}:fire",
         )
-        await self.order(key, stepping.Fire(name, timer.number), metadata)
+        return await self._order_or_refuse(key, stepping.Fire(name, timer.number), metadata)
 
-    async def _due(self) -> list[tuple[str, str, DueTimer]]:
-        now_us = await self._now_us()
+    async def _until_us(self, position: int, now_us: int) -> int:
+        """Up to when timers may fire now: not beyond what is next to be delivered."""
+        query = self._parts.codec.resolve(self._followed)
+        page = await self._parts.store.read(query, after=position, limit=1)
+        return min([now_us, *(each.recorded_us - 1 for each in page)])
+
+    async def _rows_due(self, now_us: int, offset: int) -> list[dict[str, Any]]:
         sql = (
             f"SELECT instance, timers FROM {self.rows.name} WHERE due_us <= {now_us} "
-            f"ORDER BY due_us LIMIT {TIMERS_AT_ONCE}"
+            f"ORDER BY due_us, instance LIMIT {TIMERS_AT_ONCE} OFFSET {offset}"
         )
-        found = []
-        for row in await self._viewing.sql(sql, ()):
-            timers = msgspec.json.decode(row["timers"], type=dict[str, DueTimer])
-            found += [
-                (row["instance"], name, timer)
-                for name, timer in timers.items()
-                if timer.due_us <= now_us
-            ]
-        return found
+        return await self._viewing.sql(sql, ())
 
     async def _now_us(self) -> int:
         """The store's clock: its own where it has one that can be asked, or the database's."""
@@ -323,5 +387,5 @@ class AsyncWorking(Working):
     async def _handle(self, event: RecordedEvent[Any]) -> None:
         await self.deliver(event)
 
-    async def _tick(self) -> None:
-        await self.tick()
+    async def _tick(self, position: int) -> None:
+        await self.tick(position)

@@ -124,15 +124,15 @@ class Consuming:
             await self._pause(WAIT_S)
             await self._look(self.held)
         else:
-            await self._tick()
+            await self._tick(self.held.position)
             await self._go_on(self.held)
 
-    async def _tick(self) -> None:
+    async def _tick(self, position: int) -> None:
         if not isinstance(self._subscriber, Worker):
             return
         if time.monotonic() - self._ticked_s >= TICK_S:
             self._ticked_s = time.monotonic()
-            done = await self._parts.driver.call(self._subscriber.tick)
+            done = await self._parts.driver.call(self._subscriber.tick, position)
             if isinstance(done, Awaitable):
                 await done
 

@@ -256,11 +256,14 @@ class Consumer(_Named, frozen=True, kw_only=True, eq=False):
 
 
 class Worker(Consumer, frozen=True, kw_only=True, eq=False):
-    """A consumer of our own. Its owner also calls `tick` from time to time, and errors of
-    `not_of_events` are those of no event: it tries again for as long as they last.
+    """A consumer of our own. Its owner also calls `tick` from time to time, with the position up to
+    which all was delivered, and errors of `not_of_events` are those of no event: it tries again for
+    as long as they last. `refuse_several` is called first for each of several events of one type
+    that upcasters make of one.
     """
 
-    tick: Callable[[], Any]
+    tick: Callable[[int], Any]
+    refuse_several: Callable[[RecordedEvent[Any]], None]
     not_of_events: tuple[type[Exception], ...]
 
 

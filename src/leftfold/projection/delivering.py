@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -32,6 +33,9 @@ class Delivering:
         self._consumer = consumer
         self._database = database
         self._passing = consumer.not_of_events if isinstance(consumer, Worker) else ()
+        self._refuse_several = consumer.refuse_several if isinstance(consumer, Worker) else None
+        self._several: frozenset[tuple[int, str]] = frozenset()
+        """Positions and types that several events of a batch have: upcasters made them of one."""
         self._is_async = inspect.iscoroutinefunction(consumer.handle)
         if self._is_async and parts.driver.may_block:
             raise InvalidInput(
@@ -64,6 +68,9 @@ class Delivering:
         waiting: dict[str, int] = {}
         done: list[RecordedEvent[Any]] = []
         failure, until = None, batch.until
+        if self._refuse_several is not None:
+            at = Counter((each.position, each.type) for each in batch.events)
+            self._several = frozenset(each for each, count in at.items() if count > 1)
         for event in batch.events:
             if self._is_over():
                 until = event.position - 1
@@ -95,6 +102,7 @@ class Delivering:
             if key and control.only is None and key in control.waiting:
                 waiting[key] = waiting.get(key, 0) + 1
             elif control.is_meant(event.position, key):
+                self._check_is_one(event)
                 await self._call(event)
         except self._passing:
             raise
@@ -102,6 +110,10 @@ class Delivering:
             # It may be anything: the functions are the user's.
             return failure_of(event, key, error)
         return None
+
+    def _check_is_one(self, event: RecordedEvent[Any]) -> None:
+        if self._refuse_several is not None and (event.position, event.type) in self._several:
+            self._refuse_several(event)
 
     def _key(self, event: RecordedEvent[Any]) -> str:
         found = self._consumer.key(event) if self._consumer.key is not None else None

@@ -5,14 +5,16 @@ given_process(transfer, Requested("1")).when(StepRejected("take", "no funds")).t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Self
+from uuid import UUID
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from leftfold.codec import EventCodec
+from leftfold.errors import InvalidInput
 from leftfold.event import NO_METADATA, Event, RecordedEvent, from_us, new_id, pack_metadata, to_us
 from leftfold.process import events as log
 from leftfold.process.definition import ProcessManager
@@ -28,6 +30,7 @@ from leftfold.process.outputs import (
 )
 from leftfold.process.stepping import Answer, Cancel, Fire, Order, React, Retry, Skip, decider_of
 from leftfold.process.wire import ProcessCodec, unpack_command
+from leftfold.query import QueryItem
 from leftfold.testing.difference import differences
 
 # Has pytest show the line of the test, and none of this file.
@@ -35,6 +38,8 @@ __tracebackhide__ = True
 
 BEGIN = datetime.fromisoformat("2000-01-01T00:00:00+00:00")
 FIRED_MAX = 10_000
+_STREAM = "?-1"
+"""Of data without a stream."""
 
 
 def given_process(
@@ -45,6 +50,9 @@ def given_process(
 
     It is that instance which the key of the first event names; data without a stream is taken to be
     of the stream `?-1`. With `codec`, all that is recorded must come back from it as it was.
+
+    What no runner would give to this instance raises AssertionError: an event of another one or of
+    none, or that the query does not select; a timer that is not set; a step not waited for.
     """
     given = GivenProcess(process, codec)
     for each in events:
@@ -70,6 +78,7 @@ class GivenProcess:
         self._due: dict[int, int] = {}
         self._now_us = to_us(BEGIN)
         self._told = _Told()
+        self._key: str | None = None
 
     @property
     def instance(self) -> Instance:
@@ -86,19 +95,28 @@ class GivenProcess:
     def when(self, event: Any) -> GivenProcess:
         """Let an event happen: of the log, or one of the process's own. Go on with `then...`."""
         after = self._copy(f"when {event!r}")
-        after._decide(after._order(event))
+        order = after._order(event)
+        after._decide(order)
+        if isinstance(order, Fire) and not after._told.events:
+            after._fail("nothing comes of it: its step is still to be delivered, or has failed")
         return after
 
     def after(self, **time: float) -> GivenProcess:
         """Let time pass, given as for a timedelta: timers that are due fire, in their order."""
-        after = self._copy(f"after {timedelta(**time)}")
-        until_us = self._now_us + timedelta(**time) // timedelta(microseconds=1)
+        passed = timedelta(**time)
+        if passed < timedelta():
+            raise InvalidInput(f"time goes forward, found {passed}")
+        after = self._copy(f"after {passed}")
+        until_us = self._now_us + passed // timedelta(microseconds=1)
+        idle: set[int] = set()
         for _ in range(FIRED_MAX):
-            due = after._next_due(until_us)
+            due = after._next_due(until_us, idle)
             if due is None:
                 break
             after._now_us = max(after._now_us, after._due[due.number])
-            after._decide(Fire(due.name, due.number))
+            if not after._decide(Fire(due.name, due.number)):
+                # A runner tries it again, once its step was delivered.
+                idle.add(due.number)
         else:
             after._fail(f"{FIRED_MAX} timers have fired, and another one is due")
         after._now_us = until_us
@@ -143,7 +161,7 @@ class GivenProcess:
         return self
 
     def then_status(self, expected: str) -> Self:
-        """It is `running`, `compensating`, `done`, `compensated`, `cancelled` or `stuck`."""
+        """It is `new`, `running`, `compensating`, `done`, `compensated`, `cancelled` or `stuck`."""
         if self._now.status != expected:
             because = f": {self._now.stuck}" if self._now.stuck else ""
             self._fail(f"expected the status {expected!r}, found {self._now.status!r}{because}")
@@ -157,6 +175,10 @@ class GivenProcess:
         return self
 
     def _repaired(self, order: Order) -> GivenProcess:
+        for what in ("reason", "actor"):
+            found = getattr(order, what, "none is asked for")
+            if not isinstance(found, str) or not found.strip():
+                raise InvalidInput(f"a repair is recorded with its {what}, a text, found {found!r}")
         after = self._copy(f"when {order!r}")
         after._decide(order)
         return after
@@ -166,6 +188,7 @@ class GivenProcess:
         after._codec = self._codec
         after._now, after._due, after._now_us = self._now, {**self._due}, self._now_us
         after._told = _Told((*self._told.story, told))
+        after._key = self._key
         return after
 
     def _order(self, event: Any) -> Order:
@@ -174,12 +197,56 @@ class GivenProcess:
                 return Answer(step, self._attempt(step), "done")
             case log.StepRejected(step=step, reason=reason):
                 return Answer(step, self._attempt(step), "rejected", reason)
-            case log.TimerFired(name=name) | log.NoAnswer(step=name):
-                name = name if isinstance(event, log.TimerFired) else f"answer {name}"
-                timer = self._now.timer(name)
-                return Fire(name, timer.number if timer else 0)
+            case log.TimerFired(name=name):
+                return self._due_now(name, "no timer {!r} is set; set: {}", "")
+            case log.NoAnswer(step=name):
+                problem = "no step {!r} waits for an answer; those that do: {}"
+                return self._due_now(name, problem, "answer ")
+            case log.StepSkipped():
+                raise InvalidInput("somebody skips a step: .skipped(step, reason=..., actor=...)")
         recorded = self._recorded(event)
-        return React(str(self._process.key(recorded)), recorded)
+        self._check_is_selected(recorded, has_stream=isinstance(event, Event))
+        return React(self._checked_key(recorded), recorded)
+
+    def _due_now(self, name: str, problem: str, prefix: str) -> Fire:
+        timer = self._now.timer(prefix + name)
+        if timer is None:
+            own = [each for each in self._now.timers if bool(each.step) == bool(prefix)]
+            names = (repr(each.name.removeprefix(prefix)) for each in own if not each.retries)
+            self._fail(problem.format(name, ", ".join(names) or "none"))
+        return Fire(prefix + name, timer.number if timer else 0)
+
+    def _check_is_selected(self, event: RecordedEvent[Any], *, has_stream: bool) -> None:
+        query = self._process.query
+        known = query if self._codec is None else self._codec.resolve(query)
+        if not any(self._is_meant(item, event, has_stream) for item in known.items):
+            name = type(event.data).__name__
+            hint = "" if self._codec else "; give codec=, where its types are stored names"
+            self._fail(f"the query does not select {name} of {event.stream!r}: {query!r}{hint}")
+
+    def _is_meant(self, item: QueryItem, event: RecordedEvent[Any], has_stream: bool) -> bool:
+        if type(event.data) in item.types:
+            item = replace(item, types=())
+        if not has_stream:
+            item = replace(item, stream=None, category=None)
+        if self._codec is None and not event.tags:
+            # They may be of its class, which a codec knows.
+            item = replace(item, tags=())
+        return item.matches(event)
+
+    def _checked_key(self, event: RecordedEvent[Any]) -> str:
+        """The key of the instance, which is that of its first event."""
+        found: Any = self._process.key(event)
+        if found is None or found == "":
+            self._fail(f"key gives {found!r}, so it is of no instance")
+        if not isinstance(found, str | int | UUID) or isinstance(found, bool):
+            self._fail(f"key gives a str, an int, a UUID or None, found {found!r}")
+        key = str(found)
+        if self._key not in (None, key):
+            hint = "; give Event(stream, data)" if event.stream == _STREAM else ""
+            self._fail(f"it is of instance {key!r}, and this is {self._key!r}{hint}")
+        self._key = key
+        return key
 
     def _attempt(self, name: str) -> int:
         step = self._now.step(name)
@@ -189,18 +256,27 @@ class GivenProcess:
 
     def _recorded(self, event: Any) -> RecordedEvent[Any]:
         if not isinstance(event, Event):
-            event = Event("?-1", event)
+            event = Event(_STREAM, event)
         metadata = event.metadata
         if metadata is NO_METADATA:
             metadata = replace(metadata, correlation_id=str(event.id))
-        tags = self._codec.encode(event).tags if self._codec else event.tags
-        kind = event.type or type(event.data).__name__
+        encoded = self._codec.encode(event) if self._codec else event
+        kind = encoded.type or type(event.data).__name__
         occurred_us = None if event.occurred_at is None else to_us(event.occurred_at)
-        facts = (tags, 1, new_id().bytes, self._now_us, occurred_us, pack_metadata(metadata))
+        facts = (
+            encoded.tags,
+            1,
+            new_id().bytes,
+            self._now_us,
+            occurred_us,
+            pack_metadata(metadata),
+        )
         return RecordedEvent(len(self._told.story), event.stream, 1, kind, event.data, *facts)
 
-    def _decide(self, order: Order) -> None:
-        for event in self._decider.decided(order, self._now):
+    def _decide(self, order: Order) -> bool:
+        """Whether anything comes of it."""
+        decided = self._decider.decided(order, self._now)
+        for event in decided:
             self._check_codec(event)
             self._told = replace(self._told, events=(*self._told.events, event))
             if isinstance(event, Event):
@@ -209,6 +285,7 @@ class GivenProcess:
             if isinstance(event, log.TimerSet):
                 at_us = event.at_us
                 self._due[event.number] = self._now_us + event.after_us if at_us is None else at_us
+        return bool(decided)
 
     def _check_codec(self, event: Any) -> None:
         if self._codec is None:
@@ -218,8 +295,9 @@ class GivenProcess:
         if lines := differences(given.data, again):
             self._fail("it does not come back from the codec as it was", lines)
 
-    def _next_due(self, until_us: int) -> log.TimerSet | None:
-        due = [each for each in self._now.timers if self._due[each.number] <= until_us]
+    def _next_due(self, until_us: int, idle: Collection[int]) -> log.TimerSet | None:
+        timers = [each for each in self._now.timers if each.number not in idle]
+        due = [each for each in timers if self._due[each.number] <= until_us]
         return min(due, key=lambda each: (self._due[each.number], each.number), default=None)
 
     def _outputs(self) -> list[Any]:

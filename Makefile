@@ -30,7 +30,7 @@ docs: $(INSTALLED) ## Run the code blocks of README.md and docs/
 
 soak: $(INSTALLED) ## The randomized tests for long: SOAK_MINUTES each, new seeds every time
 	SOAK_MINUTES=$(or $(SOAK_MINUTES),10) $(BIN)/pytest tests/crash tests/concurrency \
-	  tests/stores/test_machine.py tests/process/test_simulation.py tests/process/test_kill.py \
+	  tests/stores/test_machine.py tests/process/test_simulation.py tests/process/test_process_kill.py \
 	  --timeout=0 -s
 
 bench: $(INSTALLED) ## Measure against the raw engine and peers, and write bench/RESULTS.md

@@ -115,6 +115,8 @@ def test_what_could_not_even_be_recorded_is_listed_and_tried_again() -> None:
         assert (found.key, found.held) == ("request-1", 1)
         assert "KeyError" in found.reason
         broken.clear()
+        with pytest.raises(InvalidInput, match="its actor"):
+            es.processes.retry("order", "request-1", actor=" ")
         es.processes.retry("order", "request-1", actor="ada")
         wait_for(es, order, "1", "done")
 

@@ -85,6 +85,7 @@ class Repairing:
 
     async def retry(self, process: str, key: str, actor: str) -> Instance:
         """Try again what an instance is stuck at."""
+        _check_text("actor", actor)
         working = self._working(process)
         waits = any(each.key == key for each in await self._waiting(working))
         with suppress(*((InvalidInput,) if waits else ())):

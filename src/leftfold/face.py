@@ -88,7 +88,8 @@ class Face:
 
     def _runs(self, only: Iterable[str] | None) -> Iterable[str] | None:
         """The names of all that has to run for those of `only`."""
-        if only is None or isinstance(only, str):
+        if isinstance(only, str) or not isinstance(only, Iterable):
+            # None, or what is refused by whoever runs it.
             return only
         names = [*only]
         rows = {each.name: each.rows.name for each in self._working}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from msgspec import Struct
@@ -10,10 +10,12 @@ from msgspec import Struct
 from leftfold.codec import EventCodec
 from leftfold.decider import Decider, check_is_decider
 from leftfold.errors import InvalidInput
+from leftfold.process.arguments import listed
 from leftfold.process.definition import ProcessManager
 from leftfold.process.rows import rows_name
+from leftfold.process.wire import ProcessCodec
 from leftfold.projection.definition import Consumer, Projection, SqlProjection, Subscriber
-from leftfold.query import select
+from leftfold.query import Query, select
 
 
 class App(Struct, frozen=True, kw_only=True, eq=False):
@@ -31,7 +33,9 @@ class App(Struct, frozen=True, kw_only=True, eq=False):
     processes: Sequence[ProcessManager[Any]] = ()
 
     def __post_init__(self) -> None:
-        for each in _listed("deciders", self.deciders):
+        if isinstance(self.codec, type) or not hasattr(self.codec, "resolve"):
+            raise InvalidInput(f"codec of the App is a Codec(...), found {self.codec!r}")
+        for each in listed("deciders of the App", self.deciders):
             check_is_decider(each)
         _check_kinds("processes", self.processes, (ProcessManager,))
         # The stream of an instance is in the category of its process.
@@ -49,8 +53,11 @@ class App(Struct, frozen=True, kw_only=True, eq=False):
         for name in names:
             if names.count(name) > 1:
                 raise InvalidInput(f"there are two projections or consumers {name!r} in the App")
+        codec = ProcessCodec(self.codec) if self.processes else self.codec
         for subscriber in self.subscribers:
-            _check_classes(self.codec, subscriber)
+            _check_classes(codec, repr(subscriber.name), *_queries(subscriber))
+        for process in self.processes:
+            _check_classes(codec, f"process {process.name!r}", process.followed)
 
     @property
     def subscribers(self) -> Sequence[Subscriber]:
@@ -67,27 +74,24 @@ class App(Struct, frozen=True, kw_only=True, eq=False):
 
 
 def _check_kinds(what: str, found: Sequence[Any], kinds: tuple[type, ...]) -> None:
-    for each in _listed(what, found):
+    for each in listed(f"{what} of the App", found):
         if not isinstance(each, kinds):
             names = " or ".join(kind.__name__ for kind in kinds)
             raise InvalidInput(f"{what} of the App are of {names}, found {type(each).__name__}")
 
 
-def _listed(what: str, found: Any) -> Sequence[Any]:
-    if not isinstance(found, list | tuple):
-        raise InvalidInput(f"{what} of the App are a list, found {found!r}; put it in brackets")
-    return found
+def _queries(subscriber: Subscriber) -> Iterator[Query]:
+    yield subscriber.events
+    if isinstance(subscriber, Projection) and isinstance(subscriber.evolve, Mapping):
+        yield select(types=tuple(subscriber.evolve))
 
 
-def _check_classes(codec: EventCodec, subscriber: Subscriber) -> None:
+def _check_classes(codec: EventCodec, name: str, *queries: Query) -> None:
     """Refuse, with InvalidInput, classes of events that the codec does not know: nothing would ever
     come for them.
     """
-    queries = [subscriber.events]
-    if isinstance(subscriber, Projection) and isinstance(subscriber.evolve, Mapping):
-        queries.append(select(types=tuple(subscriber.evolve)))
     try:
         for query in queries:
             codec.resolve(query)
     except InvalidInput as error:
-        raise InvalidInput(f"{subscriber.name!r} in the App: {error}") from None
+        raise InvalidInput(f"{name} in the App: {error}; add it to Codec(...)") from None

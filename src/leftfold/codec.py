@@ -115,7 +115,7 @@ class Codec:
                 f"format is 'json' or 'msgpack', found {format!r}; "
                 f"unknown is 'raise' or 'pass', found {unknown!r}"
             )
-        self._pass_unknown = unknown == "pass"
+        self.format, self._pass_unknown = format, unknown == "pass"
         self._by_class: dict[type, _Entry] = {}
         self._by_name: dict[str, _Entry] = {}
         for each in types:

@@ -31,6 +31,7 @@ from leftfold.turns import Place, Turns
 
 C = TypeVar("C")
 S = TypeVar("S")
+T = TypeVar("T")
 
 ATTEMPTS_MAX = 50
 """How often a command is decided before it gives up with Contention."""
@@ -68,6 +69,12 @@ class Order(Struct, Generic[C], frozen=True):
     command: C
     expected_version: int | None
     metadata: Metadata
+
+
+class Instead(Event[T], Generic[T], frozen=True, kw_only=True):
+    """A decided event that keeps its id: that of another event, which then is never recorded. Where
+    that one was recorded before, the append raises DuplicateEvent.
+    """
 
 
 class _Decision(Struct, frozen=True):
@@ -213,7 +220,8 @@ class Handling(Generic[C, S]):
             check_metadata(decided.metadata)
             metadata = replace(metadata, extra={**metadata.extra, **decided.metadata.extra})
         stream = decided.stream or self._stream_of(decided.data)
-        return replace(decided, stream=stream, id=self._id(index), metadata=metadata)
+        id = decided.id if isinstance(decided, Instead) else self._id(index)
+        return replace(decided, stream=stream, id=id, metadata=metadata)
 
     def _stream_of(self, data: Any) -> str:
         name, stream = self._decider.stream, self._loading.stream

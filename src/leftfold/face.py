@@ -138,6 +138,8 @@ class Face:
     async def _close(self) -> None:
         if self._parts.snapshotting is not None:
             await self._parts.snapshotting.close()
+        for working in self._working:
+            working.end()
         await self._projecting.close()
         await self.store.close()
 

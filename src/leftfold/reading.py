@@ -55,8 +55,14 @@ class Decoding:
 
     def includes(self, event: Event[bytes]) -> bool:
         """Whether an event that is about to be appended would be among those that it decodes."""
+        return self.selects(event, event)
+
+    def selects(
+        self, stored: Event[bytes] | RecordedEvent[bytes], event: Event[Any] | RecordedEvent[Any]
+    ) -> bool:
+        """Whether an event is among those that it decodes of a stored one."""
         residual = self._residual
-        return self.query.matches(event) and (residual is None or residual.matches(event))
+        return self.query.matches(stored) and (residual is None or residual.matches(event))
 
     def pairs(self, page: list[RecordedEvent[bytes]]) -> Iterable[tuple[RecordedEvent[Any], Any]]:
         """Each event and its domain object."""

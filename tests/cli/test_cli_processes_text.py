@@ -19,7 +19,7 @@ import leftfold
 from leftfold import Event
 from leftfold.cli import processes
 from leftfold.cli.output import Output
-from leftfold.process.events import StepDone
+from leftfold.process.events import Held, StepDone
 from leftfold.process.instance import Instance, own
 
 URL = "sqlite:///log.db"
@@ -58,8 +58,8 @@ def test_attempts_and_the_reason_are_shown(lent: Any, run: Any) -> None:
 
 def test_what_is_held_says_where_it_is_from(capsys: pytest.CaptureFixture[str]) -> None:
     event = next(iter(_events()))
-    held = (event, own(Instance(0, key="1"), "loan", StepDone("take")))
-    instance = Instance(0, key="1", version=1, phase="running", stuck="it broke", held=held)
+    held = (Held(event), Held(own(Instance(0, key="1"), "loan", StepDone("take"))))
+    instance = Instance(0, key="1", version=1, phase="running", stuck="it broke", waiting=held)
     processes.print_instance(Output(is_json=False), "loan", "1", instance, {})
     text = capsys.readouterr().out
     found = rf"held 1 +TransferRequested at position 1 of request-1, recorded {TIME}"

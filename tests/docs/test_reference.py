@@ -16,9 +16,12 @@ import leftfold.errors
 import leftfold.limits
 import leftfold.testing
 from leftfold import cloudevents
+from leftfold.cli.processes import TRACE_EVENTS_MAX
 from leftfold.command import ATTEMPTS_MAX, PAUSE_MAX_S
 from leftfold.drive import READ_THREADS_MAX
 from leftfold.event import RecordedEvent, record
+from leftfold.process import definition as process_definition
+from leftfold.process import instance, reacting, repairing, rules, stepping, working
 from leftfold.projection import (
     catalog,
     columns,
@@ -202,6 +205,12 @@ def test_every_field_of_what_projections_say_is_in_the_reference() -> None:
             assert field.name in code_of(text), (kind.__name__, field.name)
 
 
+def test_every_field_of_how_an_instance_is_has_its_meaning() -> None:
+    table = PAGES["processes.md"].partition("What `list` returns a list of has these fields:")[2]
+    found = re.findall(r"`(\w+)`(?=[^|]*\|[^|]*\|$)", table, re.M)
+    assert found == [field.name for field in msgspec.structs.fields(repairing.InstanceStatus)]
+
+
 def test_every_state_is_explained() -> None:
     found = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \|", section("projections.md", "States"), re.M)
     states = {name for cell in found for name in re.findall(r"\w+", cell)}
@@ -261,6 +270,33 @@ def test_every_limit_of_projections_has_its_number() -> None:
         waiting.WAIT_S_MAX,
         sqlite_database.QUERY_TIMEOUT_S,
         folding.ERROR_CHARACTERS_MAX,
+    ]
+
+
+def test_every_limit_of_processes_has_its_number() -> None:
+    text = section("limits.md", "Of processes")
+    given = re.findall(r", ([\d,]+) unless given \|", text)
+    assert [int(number.replace(",", "")) for number in given] == [
+        rules.CONCURRENCY,
+        rules.REACTIONS_MAX,
+        rules.CALL_ATTEMPTS_MAX,
+        repairing.LIST_INSTANCES,
+    ]
+    found = re.findall(r"^\| .* \| .*?([\d,]*\d)(?: [a-z]+)? \|$", text, re.M)
+    assert [int(number.replace(",", "")) for number in found] == [
+        process_definition.NAME_CHARACTERS_MAX,
+        leftfold.limits.NAME_BYTES_MAX,
+        reacting.STEP_BYTES_MAX,
+        process_definition.CONCURRENCY_MAX,
+        process_definition.LIMIT_MAX,
+        instance.CONVERSATIONS_MAX,
+        process_definition.LIMIT_MAX,
+        stepping.PAUSE_MAX_US // 1_000_000,
+        reacting.TIME_MAX.days // 365,
+        working.TIMERS_AT_ONCE,
+        working.INSTANCES_KEPT,
+        ROWS_MAX,
+        TRACE_EVENTS_MAX,
     ]
 
 

@@ -219,12 +219,22 @@ def _told(what: str, text: str) -> str:
     return text
 
 
-def retry(session: Session, options: RepairOptions) -> None:
+def _print_repaired(
+    session: Session, store: EventStore, options: OneOptions, found: Instance
+) -> int | None:
+    _print(session, store, options, found)
+    if not found.stuck:
+        return None
+    complain(f"{options.process}-{options.key} is stuck again: {found.stuck}")
+    return PROBLEMS
+
+
+def retry(session: Session, options: RepairOptions) -> int | None:
     """Try again what an instance is stuck at."""
     actor = options.by
     with session.open_app(options.views) as store:
         found = store.processes.retry(options.process, options.key, actor=actor)
-        _print(session, store, options, found)
+        return _print_repaired(session, store, options, found)
 
 
 class ReasonOptions(RepairOptions, frozen=True, kw_only=True):
@@ -249,14 +259,14 @@ class SkipOptions(ReasonOptions, frozen=True, kw_only=True):
     ] = ""
 
 
-def skip(session: Session, options: SkipOptions) -> None:
+def skip(session: Session, options: SkipOptions) -> int | None:
     """Go on without what an instance is stuck at, or without a step that it waits for."""
     actor, reason, step = options.by, options.why, options.step
     with session.open_app(options.views) as store:
         found = store.processes.skip(
             options.process, options.key, reason=reason, actor=actor, step=step
         )
-        _print(session, store, options, found)
+        return _print_repaired(session, store, options, found)
 
 
 class CancelOptions(ReasonOptions, frozen=True, kw_only=True):

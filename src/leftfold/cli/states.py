@@ -163,10 +163,16 @@ def _row(step: Step[Any]) -> StepRow:
 
 
 def plain(value: Any) -> Any:
-    """The value as JSON has it: dicts, lists, text, numbers; as Python shows it where it cannot."""
+    """The value as JSON has it: dicts, lists, text, numbers; as Python shows it where it cannot. Of
+    a Struct, that is field by field.
+    """
     try:
         return msgspec.json.decode(msgspec.json.encode(value))
-    except (TypeError, ValueError, RecursionError):
+    except TypeError:
+        if isinstance(value, Struct):
+            return {name: plain(getattr(value, name)) for name in value.__struct_fields__}
+        return repr(value)
+    except (ValueError, RecursionError):
         return repr(value)
 
 

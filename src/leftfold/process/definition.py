@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
-from leftfold.codec import Codec
 from leftfold.decider import Decider
 from leftfold.errors import InvalidInput
-from leftfold.limits import SCHEMA_VERSION_MAX, check_integer
+from leftfold.limits import QUERY_ITEMS_MAX, SCHEMA_VERSION_MAX, check_integer
+from leftfold.process.arguments import check_functions, check_lists
 from leftfold.process.instance import Instance
 from leftfold.process.rules import Rules
 from leftfold.process.stepping import Order, decider_of
-from leftfold.process.wire import commands_of
 from leftfold.query import Query
 
 S = TypeVar("S")
 
 NAME_CHARACTERS_MAX = 30
 LIMIT_MAX = 1_000_000
+CONCURRENCY_MAX = 64
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
@@ -39,11 +38,13 @@ class ProcessManager(Rules[S], frozen=True, kw_only=True, eq=False):
 
     What was reacted to and what came of it are one append to the instance's own stream, `name-key`,
     and each command is handled once. An instance goes on by the definition of the version that it
-    was started by, one of `earlier`; or, with `migrate(state, from_version)`, by this one. What
-    cannot be reacted to puts that instance in quarantine, and no other.
+    was started by, one of `earlier`, its `query` and `key` included; or, with `migrate(state,
+    from_version)`, by this one. Only this one starts new ones. What cannot be reacted to puts that
+    instance in quarantine, and no other.
 
     `start="now"` leaves out what was recorded before it first ran. `reactions_max` is how often an
-    instance may react within one conversation, the events of one correlation id.
+    instance may react within one conversation, the events of one correlation id. `concurrency` is
+    how many instances are worked on at a time; what concerns one of them happens in order.
     """
 
     def __post_init__(self) -> None:
@@ -58,29 +59,17 @@ class ProcessManager(Rules[S], frozen=True, kw_only=True, eq=False):
                 f"the name of a process has at most {NAME_CHARACTERS_MAX} characters and does not "
                 f"begin with leftfold, sqlite_ or pg_; found {name!r}"
             )
-        self._check_functions()
+        check_functions(self)
         check_integer(f"version of {name!r}", self.version, 1, SCHEMA_VERSION_MAX)
         check_integer(f"reactions_max of {name!r}", self.reactions_max, 1, LIMIT_MAX)
         check_integer(f"call_attempts_max of {name!r}", self.call_attempts_max, 1, LIMIT_MAX)
+        check_integer(f"concurrency of {name!r}", self.concurrency, 1, CONCURRENCY_MAX)
         if self.start not in ("first", "now"):
             raise InvalidInput(f"start of {name!r} is 'first' or 'now', found {self.start!r}")
         if not isinstance(self.query, Query):
             raise InvalidInput(f"query of {name!r} is made with select(...), found {self.query!r}")
-        if isinstance(self.steps, str) or not isinstance(self.commands, Codec | list | tuple):
-            raise InvalidInput(f"steps and commands of {name!r} are lists; put them in brackets")
-        commands_of(self)
+        check_lists(self)
         self._check_versions()
-
-    def _check_functions(self) -> None:
-        functions: list[Any] = [self.key, self.evolve, self.react, *self.calls.values()]
-        if self.migrate is not None:
-            functions.append(self.migrate)
-        for each in functions:
-            if not callable(each):
-                raise InvalidInput(f"key, evolve, react and calls of {self.name!r} are functions")
-        for each in functions[:3]:
-            if inspect.iscoroutinefunction(each):
-                raise InvalidInput(f"key, evolve and react of {self.name!r} are plain functions")
 
     def _check_versions(self) -> None:
         versions = [each.version for each in (self, *self.earlier)]
@@ -88,6 +77,13 @@ class ProcessManager(Rules[S], frozen=True, kw_only=True, eq=False):
             raise InvalidInput(
                 f"the versions of {self.name!r} differ, and earlier ones are lower, found "
                 f"{versions}"
+            )
+        items = len(self.followed.items)
+        # One more is for the steps that it sends.
+        if items >= QUERY_ITEMS_MAX:
+            raise InvalidInput(
+                f"the queries of {self.name!r} and its earlier versions have at most "
+                f"{QUERY_ITEMS_MAX - 1} items, found {items}"
             )
         if any(each.name != self.name for each in self.earlier):
             raise InvalidInput(f"earlier definitions of {self.name!r} have the same name")

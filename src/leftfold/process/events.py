@@ -79,16 +79,26 @@ class Migrated(Struct, frozen=True):
     version: int
 
 
-class Reacted(Struct, frozen=True):
+class CameIn(Struct, frozen=True):
+    """Something came in. Where upcasters make none or several of it by now, `event` is as it was
+    stored, with its data in bytes, and `today` is what they make of it.
+    """
+
+    event: RecordedEvent[Any]
+    today: tuple[RecordedEvent[Any], ...] | None = None
+
+    @property
+    def events(self) -> tuple[RecordedEvent[Any], ...]:
+        """What it means today: mostly that one event."""
+        return (self.event,) if self.today is None else self.today
+
+
+class Reacted(CameIn, frozen=True):
     """An event came in. What follows it in the same append was made of it."""
 
-    event: RecordedEvent[Any]
 
-
-class Held(Struct, frozen=True):
+class Held(CameIn, frozen=True):
     """Something came in, and waits until the instance is repaired."""
-
-    event: RecordedEvent[Any]
 
 
 class StepSent(Struct, frozen=True):
@@ -110,6 +120,12 @@ class CommandRejected(Struct, frozen=True):
     step: str
     outcome: Literal["rejected", "failed"]
     reason: str
+
+
+class DoneAfterAll(Struct, frozen=True):
+    """A step that somebody has skipped was carried out at that time. It can be taken back."""
+
+    step: str
 
 
 class StepAnswered(Struct, frozen=True):
@@ -184,6 +200,23 @@ class EventSkipped(Struct, frozen=True):
     actor: str
 
 
+class OutsideRetried(Struct, frozen=True):
+    """Somebody had events delivered again that wait outside of all instances, those of a stream."""
+
+    stream: str
+    position: int
+    actor: str
+
+
+class OutsideSkipped(Struct, frozen=True):
+    """Somebody let an event be passed over that waits outside of all instances."""
+
+    stream: str
+    position: int
+    reason: str
+    actor: str
+
+
 class Cancelled(Struct, frozen=True):
     """Somebody cancelled it."""
 
@@ -206,6 +239,7 @@ PLAIN: tuple[type, ...] = (
     Migrated,
     StepSent,
     CommandRejected,
+    DoneAfterAll,
     StepAnswered,
     StepCompensated,
     StepFailed,
@@ -216,6 +250,8 @@ PLAIN: tuple[type, ...] = (
     Quarantined,
     Retried,
     EventSkipped,
+    OutsideRetried,
+    OutsideSkipped,
     Cancelled,
     Ended,
 )

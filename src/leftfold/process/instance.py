@@ -51,8 +51,10 @@ class Instance(Struct, frozen=True):
     """Why it was compensated or cancelled."""
     steps: tuple[Step, ...] = ()
     timers: tuple[log.TimerSet, ...] = ()
-    held: tuple[RecordedEvent[Any], ...] = ()
-    """What came in and waits."""
+    waiting: tuple[log.Held, ...] = ()
+    """What came in and waits, as it was recorded."""
+    takes_back: bool = False
+    """Whether what was done is taken back, or was."""
     is_cancelled: bool = False
     timers_set: int = 0
     conversation: str | None = None
@@ -63,6 +65,11 @@ class Instance(Struct, frozen=True):
     def reactions(self) -> int:
         """How many there were within this conversation."""
         return dict(self.counts).get(self.conversation, 0)
+
+    @property
+    def held(self) -> tuple[RecordedEvent[Any], ...]:
+        """What came in and waits."""
+        return tuple(each.event for each in self.waiting)
 
     @property
     def has_ended(self) -> bool:
@@ -76,7 +83,17 @@ class Instance(Struct, frozen=True):
 
     def step(self, name: str) -> Step | None:
         """The step of a name."""
-        return next((each for each in self.steps if each.name == name), None)
+        for each in self.steps:
+            # There may be thousands: a property and a generator would cost thrice as much.
+            if each.sent.step == name:
+                return each
+        return None
+
+    def __isolated__(self) -> Instance:
+        """Only the state and what came in hold objects of users, which may be changed in place."""
+        state, waiting = isolated(self.state), isolated(self.waiting)
+        is_same = state is self.state and waiting is self.waiting
+        return self if is_same else replace(self, state=state, waiting=waiting)
 
     def timer(self, name: str) -> log.TimerSet | None:
         """The timer of a name that is set."""
@@ -107,8 +124,8 @@ class InstanceFold:
                 return self._started(instance, key, version)
             case log.Migrated(version=version):
                 return self._migrated(instance, version)
-            case log.Reacted(event=incoming):
-                return self._reacted(instance, incoming)
+            case log.Reacted():
+                return self._reacted(instance, event)
             case log.TimerSet() | log.TimerCancelled():
                 return _timed(instance, event)
         return _phased(_stepped(instance, event), event)
@@ -135,13 +152,16 @@ class InstanceFold:
         state = rules.migrate(instance.state, instance.version)
         return replace(instance, version=version, state=state)
 
-    def _reacted(self, instance: Instance, incoming: RecordedEvent[Any]) -> Instance:
+    def _reacted(self, instance: Instance, reacted: log.Reacted) -> Instance:
         if not instance.version:
             # It changed nothing, and is recorded so that it is known when it comes again.
             return instance
+        incoming = reacted.event
         instance = _unheld(instance, incoming)
-        counted = _counted(instance, incoming.metadata.correlation_id or str(incoming.id))
-        return self._with_state(counted, incoming)
+        instance = _counted(instance, incoming.metadata.correlation_id or str(incoming.id))
+        for each in reacted.events:
+            instance = self._with_state(instance, each)
+        return instance
 
     def _with_state(self, instance: Instance, incoming: RecordedEvent[Any]) -> Instance:
         rules = self._rules.of_version(instance.version)
@@ -162,10 +182,11 @@ def _counted(instance: Instance, conversation: str | None) -> Instance:
 
 def _unheld(instance: Instance, incoming: Any) -> Instance:
     """Without the first of what was held, where that is what is reacted to now."""
-    if not instance.held:
+    if not instance.waiting:
         return instance
-    first, *rest = instance.held
-    return replace(instance, held=tuple(rest)) if _is_it(first, incoming) else instance
+    first, *rest = instance.waiting
+    is_it = _is_it(first.event, incoming)
+    return replace(instance, waiting=tuple(rest)) if is_it else instance
 
 
 def _is_it(held: RecordedEvent[Any], incoming: Any) -> bool:
@@ -189,6 +210,7 @@ def _timed(instance: Instance, event: log.TimerSet | log.TimerCancelled) -> Inst
 
 _STATUS: dict[type, StepStatus] = {
     log.StepDone: "done",
+    log.DoneAfterAll: "done",
     log.StepRejected: "rejected",
     log.NoAnswer: "unanswered",
     log.StepFailed: "failed",
@@ -240,19 +262,23 @@ def _sent(instance: Instance, event: log.StepSent) -> Instance:
 
 
 def _set(instance: Instance, name: str, status: StepStatus) -> Instance:
-    steps = tuple(
-        replace(each, status=status) if each.name == name else each for each in instance.steps
-    )
-    return replace(instance, steps=steps)
+    return _with_step(instance, name, status=status)
+
+
+def _with_step(instance: Instance, name: str, **changes: Any) -> Instance:
+    known = instance.step(name)
+    if known is None:
+        return instance
+    steps = [*instance.steps]
+    steps[steps.index(known)] = replace(known, **changes)
+    return replace(instance, steps=tuple(steps))
 
 
 def _answered(instance: Instance, name: str) -> Instance:
-    steps = tuple(
-        replace(each, awaits=False) if each.name == name else each for each in instance.steps
-    )
+    answered = _with_step(instance, name, awaits=False)
     # A call that is under way is still made until it succeeds, whoever answered.
     timers = tuple(each for each in instance.timers if each.step != name or each.retries)
-    return replace(instance, steps=steps, timers=timers)
+    return replace(answered, timers=timers)
 
 
 def _without_timers(instance: Instance, name: str) -> Instance:
@@ -263,21 +289,23 @@ def _without_timers(instance: Instance, name: str) -> Instance:
 def _phased(instance: Instance, event: Any) -> Instance:
     match event:
         case log.Compensating(reason=reason):
-            return replace(instance, phase="compensating", reason=reason, timers=_retries(instance))
+            begun = replace(instance, phase="compensating", reason=reason, takes_back=True)
+            return replace(begun, timers=_retries(instance))
         case log.Ended(outcome=outcome, reason=reason):
             reason = reason or instance.reason
             return replace(instance, phase=outcome, reason=reason, timers=_retries(instance))
-        case log.Held(event=incoming):
-            return _held(instance, incoming)
+        case log.Held():
+            return _held(instance, event)
         case log.Quarantined(reason=reason):
             return replace(instance, stuck=reason)
     return _repaired(instance, event)
 
 
-def _held(instance: Instance, incoming: RecordedEvent[Any]) -> Instance:
-    held = replace(instance, held=(*instance.held, incoming))
+def _held(instance: Instance, held: log.Held) -> Instance:
+    instance = replace(instance, waiting=(*instance.waiting, held))
+    data = held.event.data
     # A step was done, and a timer has fired, whatever comes of it and when.
-    return _stepped(held, incoming.data) if isinstance(incoming.data, log.OWN) else held
+    return _stepped(instance, data) if isinstance(data, log.OWN) else instance
 
 
 def _repaired(instance: Instance, event: Any) -> Instance:
@@ -285,9 +313,11 @@ def _repaired(instance: Instance, event: Any) -> Instance:
         case log.Retried():
             return replace(instance, stuck="", counts=())
         case log.EventSkipped():
-            return replace(instance, stuck="", held=instance.held[1:])
-        case log.Cancelled():
-            return replace(instance, stuck="", held=(), is_cancelled=True)
+            return replace(instance, stuck="", waiting=instance.waiting[1:])
+        case log.Cancelled(compensate=compensate):
+            takes_back = instance.takes_back and compensate
+            cancelled = replace(instance, is_cancelled=True, takes_back=takes_back)
+            return replace(cancelled, stuck="", waiting=())
     return instance
 
 

@@ -10,11 +10,16 @@ from leftfold.event import RecordedEvent
 
 
 class React(Struct, frozen=True):
-    """Something came in. `refused`: it was found that what was made of it cannot be recorded."""
+    """Something came in. `refused`: it was found that what was made of it cannot be recorded.
+    `versions`: it is only for an instance that goes by one of these definitions; 0: for a new one.
+    """
 
     key: str
     event: RecordedEvent[Any]
     refused: str = ""
+    versions: tuple[int, ...] | None = None
+    others: tuple[React, ...] = ()
+    """What else upcasters made of the stored event, for the same instance."""
 
 
 class Answer(Struct, frozen=True):

@@ -9,13 +9,15 @@ from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
-import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
-from leftfold.errors import InvalidInput, ProjectionBehind, ProjectionRefused
+from leftfold.errors import DuplicateEvent, InvalidInput, ProjectionBehind, ProjectionRefused
 from leftfold.event import Metadata, from_us
+from leftfold.limits import check_integer
 from leftfold.loading import Parts, load
 from leftfold.process.instance import Instance
+from leftfold.process.outside import Outside, stream_of
 from leftfold.process.rows import InstanceRow
 from leftfold.process.stepping import Cancel, Order, Retry, Skip
 from leftfold.process.working import Working
@@ -66,6 +68,7 @@ class Repairing:
         """How instances are, those in quarantine first."""
         if status not in (None, *STATUSES):
             raise InvalidInput(f"status is one of {', '.join(STATUSES)}, found {status!r}")
+        check_integer("limit (instances)", limit, 1, ROWS_MAX)
         found: list[InstanceStatus] = []
         for working in self._chosen(process):
             if status in (None, "stuck"):
@@ -79,28 +82,51 @@ class Repairing:
         """An instance, as its stream tells. Raises InvalidInput where there is none."""
         working = self._working(process)
         loaded = await load(self._parts, working.decider, key, at=None, as_of=None)
+        waits = None if loaded.state.version else await self._outside(working).of(key)
+        if waits is not None:
+            return _outside(loaded.state, key, waits.failure.text())
         _check_is_there(process, key, loaded.state)
         state: Instance = loaded.state
         return state
 
     async def retry(self, process: str, key: str, actor: str) -> Instance:
-        """Try again what an instance is stuck at."""
+        """Try again what an instance is stuck at, and what waits outside of all by this name."""
         _check_text("actor", actor)
         working = self._working(process)
-        waits = any(each.key == key for each in await self._waiting(working))
+        outside = self._outside(working)
+        waits = await outside.of(key)
         with suppress(*((InvalidInput,) if waits else ())):
-            # What waits outside of its stream may be all there is.
+            # What waits outside may be all there is.
             await self._order(working, key, Retry(actor), actor)
-        if waits:
+        if waits is not None:
             with suppress(ProjectionRefused):
-                await self._managing.retry(process, key=key)
+                # Somebody else was faster.
+                await outside.retry(waits, actor)
         loaded = await load(self._parts, working.decider, key, at=None, as_of=None)
-        return loaded.state
+        state: Instance = loaded.state
+        return state if state.version else replace(state, key=key)
 
     async def skip(self, process: str, key: str, order: Skip) -> Instance:
-        """Go on without a step, or without what an instance is stuck at."""
+        """Go on without a step, or without what an instance is stuck at, or without the first event
+        that waits outside of all by this name.
+        """
         _check_text("reason", order.reason)
-        return await self._order(self._working(process), key, order, order.actor)
+        _check_text("actor", order.actor)
+        working = self._working(process)
+        outside = self._outside(working)
+        waits = None if order.step else await outside.of(key)
+        try:
+            return await self._order(working, key, order, order.actor)
+        except DuplicateEvent:
+            found = "was handled meanwhile, and a runner records what it came to; look with show"
+            raise InvalidInput(f"the command of step {order.step!r} {found}") from None
+        except InvalidInput:
+            if waits is None:
+                raise
+        await outside.skip(waits, order.reason, order.actor)
+        loaded = await load(self._parts, working.decider, key, at=None, as_of=None)
+        state: Instance = loaded.state
+        return state if state.version else replace(state, key=key)
 
     async def cancel(self, process: str, key: str, order: Cancel) -> Instance:
         """End an instance."""
@@ -120,7 +146,7 @@ class Repairing:
         viewing = Viewing(self._projecting, working.rows, None)
         where = None if status is None else {"status": status}
         try:
-            question = viewing.rows.find(where, min(limit, ROWS_MAX), None)
+            question = viewing.rows.find(where, limit, None)
             rows = await viewing.ask(question, None, WAIT_S)
         except ProjectionBehind:
             # No runner has begun yet.
@@ -132,20 +158,23 @@ class Repairing:
         return [
             InstanceStatus(
                 process=working.name,
-                key=str(msgspec.json.decode(each.key)[0]),
+                key=stream_of(each),
                 status="stuck",
                 reason=each.failure.text(),
                 held=each.waiting,
                 updated_at=from_us(each.failure.since_us),
             )
-            for each in await self._managing.quarantine(working.name)
+            for each in await self._outside(working).waiting()
         ]
+
+    def _outside(self, working: Working) -> Outside:
+        return Outside(self._parts, self._managing, working.name)
 
     def _chosen(self, process: str | None) -> list[Working]:
         return [*self._workings.values()] if process is None else [self._working(process)]
 
-    def _working(self, process: str) -> Working:
-        found = self._workings.get(process)
+    def _working(self, process: Any) -> Working:
+        found = self._workings.get(process) if isinstance(process, str) else None
         if found is None:
             known = ", ".join(map(repr, self._workings)) or "none"
             raise InvalidInput(f"the App has no process {process!r}, it has {known}")
@@ -164,6 +193,10 @@ def _status(process: str, row: InstanceRow) -> InstanceStatus:
         started_at=from_us(row.started_us),
         updated_at=from_us(row.updated_us),
     )
+
+
+def _outside(instance: Instance, key: str, why: str) -> Instance:
+    return replace(instance, key=key, stuck=why)
 
 
 def _check_is_there(process: str, key: str, instance: Instance) -> None:

@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from leftfold.codec import Codec, EventType
 from leftfold.event import RecordedEvent
-from leftfold.query import Query
+from leftfold.query import Query, QueryItem
 
 S = TypeVar("S")
 
@@ -17,6 +17,9 @@ REACTIONS_MAX = 1_000
 """Reactions of an instance within one conversation, unless told."""
 CALL_ATTEMPTS_MAX = 10
 """How often a call to the outside is made before it counts as rejected, unless told."""
+
+CONCURRENCY = 4
+"""Instances that one runner works on at a time, unless told."""
 
 
 class _Named(Struct, frozen=True, weakref=True):
@@ -40,6 +43,20 @@ class Rules(_Named, Generic[S], frozen=True, kw_only=True, eq=False):
     start: Literal["first", "now"] = "first"
     reactions_max: int = REACTIONS_MAX
     call_attempts_max: int = CALL_ATTEMPTS_MAX
+    concurrency: int = CONCURRENCY
+
+    @property
+    def in_use(self) -> tuple[Rules[Any], ...]:
+        """The definitions that instances may go by, this one first; with `migrate`, it alone."""
+        return (self,) if self.migrate is not None else (self, *self.earlier)
+
+    @property
+    def followed(self) -> Query:
+        """The events that an instance of any version may be given."""
+        items: list[QueryItem] = []
+        for each in self.in_use:
+            items += [item for item in each.query.items if item not in items]
+        return Query(tuple(items))
 
     def of_version(self, version: int) -> Rules[Any] | None:
         """The definition of a version, None where it is not known."""

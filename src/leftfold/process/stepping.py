@@ -7,14 +7,16 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from leftfold.command import Instead
 from leftfold.decider import Decider
 from leftfold.errors import InvalidInput
 from leftfold.event import RecordedEvent
 from leftfold.process import events as log
-from leftfold.process.instance import Instance, InstanceFold, own
+from leftfold.process.instance import Instance, InstanceFold, Step, own
 from leftfold.process.orders import Answer, Cancel, Fire, Order, React, Retry, Skip
 from leftfold.process.reacting import Asking, Refused
 from leftfold.process.rules import Rules
+from leftfold.process.wire import first_id
 from leftfold.states import has_equality, isolated
 
 __all__ = ["Answer", "Cancel", "Fire", "Order", "React", "Retry", "Skip", "decider_of"]
@@ -79,48 +81,61 @@ class Stepping:
             self.now = self._fold.evolve(self.now, event)
 
     def _came_in(self, key: str, order: React) -> None:
-        if self.now.has_ended:
+        by = self._goes_by()
+        mine = [each for each in (order, *order.others) if by in (each.versions or (by,))]
+        if self.now.has_ended or not mine:
             return
         is_new = not self.now.version
         if is_new:
             self._record(log.Started(key, self._rules.version))
         # `evolve` may change the very state.
         before = isolated(self.now)
-        self._take(order.event, order.refused)
-        kinds = [type(each) for each in self.events]
-        if is_new and kinds == [log.Started, log.Reacted] and _is_same(before, self):
+        for each in mine:
+            if not self.now.has_ended:
+                self._take(log.Held(each.event), order.refused)
+        kinds = {type(each) for each in self.events}
+        if is_new and kinds == {log.Started, log.Reacted} and _is_same(before, self):
             # It is not for this process as yet. It is recorded, so that it is known when it comes
             # again: by then it might have a meaning.
             self.events[:] = self.events[1:]
 
-    def _take(self, incoming: RecordedEvent[Any], refused: str = "") -> None:
+    def _goes_by(self) -> int:
+        """The version of the definition that says what the instance is given; 0: it is new."""
+        rules, version = self._rules, self.now.version
+        known = (0, *(each.version for each in rules.in_use))
+        return version if version in known else rules.version
+
+    def _take(self, held: log.Held, refused: str = "") -> None:
         """React to what came in, wholly; or hold it, and wait to be repaired."""
         if self.now.stuck:
-            self._record(log.Held(incoming))
+            self._record(held)
             return
-        was_held = self.now.held
+        was_held = self.now.waiting
         begun, before = len(self.events), isolated(self.now)
         try:
             if refused:
                 raise Refused(refused)
-            self._react(incoming)
+            self._react(held)
         except Exception as error:
             # It may be anything: the functions are the user's.
             self.now = before
             del self.events[begun:]
             if not was_held:
-                self._record(log.Held(incoming))
-            self._record(log.Quarantined(_why(incoming, error)))
+                self._record(held)
+            self._record(log.Quarantined(_why(held.event, error)))
 
-    def _react(self, incoming: RecordedEvent[Any]) -> None:
+    def _react(self, held: log.Held) -> None:
         rules = self._rules_now()
-        data = incoming.data
+        data = held.event.data
         is_own = isinstance(data, log.OWN)
-        self._record(data if is_own else log.Reacted(incoming))
-        if self.now.phase == "compensating":
-            self._go_back()
-        if self.now.phase != "running":
-            return
+        self._record(data if is_own else log.Reacted(held.event, held.today))
+        self._go_back()
+        for each in held.events:
+            if self.now.phase == "running":
+                self._react_to(rules, each)
+
+    def _react_to(self, rules: Rules[Any], incoming: RecordedEvent[Any]) -> None:
+        data = incoming.data
         asking = Asking(rules, self.now, self._deciders)
         outputs = rules.react(isolated(self.now.state), incoming)
         # What nothing comes of is the end of any loop.
@@ -157,8 +172,9 @@ class Stepping:
         if known is not rules and rules.migrate is not None:
             self._record(log.Migrated(rules.version))
             known = rules
-        lost = [each.name for each in self.now.steps if _is_lost(each, known)]
-        if lost:
+        steps = set(known.steps)
+        lost = [each.name for each in self.now.steps if (each.undoes or each.name) not in steps]
+        if steps and lost:
             raise Refused(
                 f"it has the step {lost[0]!r}, which version {known.version} does not: that has "
                 f"{', '.join(map(repr, known.steps))}; a renamed step is a new version"
@@ -170,8 +186,10 @@ class Stepping:
         self._go_back()
 
     def _go_back(self) -> None:
-        """Take back the last step that is to be, once nothing is under way."""
+        """Where it compensates: take back the last step that is to be, with nothing under way."""
         now = self.now
+        if now.phase != "compensating" or now.stuck:
+            return
         if any(each.status in ("sent", "retrying", "failed") for each in now.steps):
             return
         for each in reversed(now.steps):
@@ -183,22 +201,39 @@ class Stepping:
 
     def _answer(self, order: Answer) -> None:
         step = self.now.step(order.step)
-        if step is None or step.sent.attempt != order.attempt or step.status != "sent":
+        if step is None or step.sent.attempt != order.attempt:
             return
+        if step.status == "sent":
+            self._answer_step(step, order)
+        elif step.status == "skipped" and order.outcome == "done":
+            self._answer_late(step)
+
+    def _answer_step(self, step: Step, order: Answer) -> None:
         if order.outcome == "unreached":
             self._call_again(step, order)
         elif order.outcome == "failed" or (order.outcome == "rejected" and self._is_final(step)):
             self._fail(order)
         elif step.undoes:
             self._record(log.StepCompensated(step.undoes))
-            if not self.now.stuck and self.now.phase == "compensating":
-                self._go_back()
+            self._go_back()
         elif order.outcome == "done":
             self._own(log.StepDone(order.step), order.refused)
         else:
             self._own(log.StepRejected(order.step, order.reason), order.refused)
 
-    def _is_final(self, step: Any) -> bool:
+    def _answer_late(self, step: Step) -> None:
+        """A step that was skipped was carried out nevertheless. It is not reacted to: the process
+        has gone on. But where steps are taken back, so is this one.
+        """
+        if step.undoes:
+            self._record(log.StepCompensated(step.undoes))
+        elif self.now.step(f"undo {step.name}") is None:
+            self._record(log.DoneAfterAll(step.name))
+            if self.now.takes_back and self.now.has_ended and step.sent.compensation is not None:
+                self._record(log.Compensating(self.now.reason))
+            self._go_back()
+
+    def _is_final(self, step: Step) -> bool:
         """Whether a rejection cannot be reacted to."""
         return bool(step.undoes) or self.now.has_ended
 
@@ -206,7 +241,11 @@ class Stepping:
         if self.now.has_ended:
             self._record(data)
         else:
-            self._take(own(self.now, self._rules.name, data), refused)
+            self._take(self._held(data), refused)
+
+    def _held(self, data: Any) -> log.Held:
+        """What a process gets of itself, as it comes in."""
+        return log.Held(own(self.now, self._rules.name, data))
 
     def _fail(self, order: Answer) -> None:
         reason = f"step {order.step!r}: {order.reason}"
@@ -261,41 +300,47 @@ class Stepping:
         self._resume()
 
     def _resume(self) -> None:
-        while self.now.held and not self.now.stuck:
-            self._take(self.now.held[0])
-        if self.now.phase == "compensating" and not self.now.stuck:
-            self._go_back()
+        while self.now.waiting and not self.now.stuck:
+            self._take(self.now.waiting[0])
+        self._go_back()
 
     def _skip(self, order: Skip) -> None:
         failed = next((each.name for each in self.now.steps if each.status == "failed"), "")
         name = order.step or failed
         if name:
-            step = self.now.step(name)
+            step: Any = self.now.step(name)
             known = ", ".join(repr(each.name) for each in self.now.steps) or "none"
             self._check(step is not None, f"has no step {name!r}; its steps: {known}")
             self._skip_step(step, order)
         else:
             found = "waits for no repair; name the step to skip"
-            self._check(bool(self.now.stuck and self.now.held), found)
+            self._check(bool(self.now.stuck and self.now.waiting), found)
             self._record(log.EventSkipped(order.reason, order.actor))
         left = next((each.name for each in self.now.steps if each.status == "failed"), "")
         if left and not self.now.stuck:
             self._record(log.Quarantined(f"step {left!r} failed too, and waits for repair"))
         self._resume()
 
-    def _skip_step(self, step: Any, order: Skip) -> None:
+    def _skip_step(self, step: Step, order: Skip) -> None:
         is_open = step.status in ("sent", "failed", "retrying") or step.awaits
         self._check(is_open, f"does not wait for step {step.name!r}, which is {step.status}")
+        if step.status == "sent" and step.sent.work.id is not None:
+            self._prevent(step, order)
         skipped = log.StepSkipped(step.name, order.reason, order.actor)
         if step.undoes or self.now.has_ended:
             self._record(skipped)
-        elif self.now.held:
+        elif self.now.waiting:
             # It gets its turn after what waits already.
-            incoming = own(self.now, self._rules.name, skipped)
-            self._record(log.Held(incoming), log.Retried(order.actor))
+            self._record(self._held(skipped), log.Retried(order.actor))
         else:
             self.now = replace(self.now, stuck="")
-            self._take(own(self.now, self._rules.name, skipped))
+            self._take(self._held(skipped))
+
+    def _prevent(self, step: Step, order: Skip) -> None:
+        """See to it that a command is not accepted any more, whoever is delivering it."""
+        stream = f"{self._rules.name}-{self.now.key}"
+        rejected = log.CommandRejected(step.name, "rejected", f"skipped: {order.reason}")
+        self.events.append(Instead(stream, rejected, id=first_id(stream, step.sent)))
 
     def _cancel(self, order: Cancel) -> None:
         self._check(
@@ -330,10 +375,6 @@ def _is_undelivered(step: Any) -> bool:
     """Whether a step is known not to have reached anybody: that is no lack of an answer."""
     is_command = step.sent.work.id is not None
     return step.status == "failed" or (step.status == "sent" and is_command)
-
-
-def _is_lost(step: Any, rules: Rules[Any]) -> bool:
-    return bool(rules.steps) and (step.undoes or step.name) not in rules.steps
 
 
 def _why(incoming: RecordedEvent[Any], error: Exception) -> str:

@@ -12,6 +12,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from leftfold.codec import Codec, EventCodec, EventType
+from leftfold.command import derived_id
 from leftfold.errors import UndecodableEvent
 from leftfold.event import Event, Metadata, RecordedEvent, pack_metadata
 from leftfold.event import record as recorded_of
@@ -48,8 +49,8 @@ class _StoredHeld(Struct, frozen=True):
     event: StoredEvent
 
 
-_STORED: dict[type, type] = {log.Reacted: _StoredReacted, log.Held: _StoredHeld}
-_MEANT: dict[type, type] = {stored: meant for meant, stored in _STORED.items()}
+_STORED: dict[type[log.CameIn], type] = {log.Reacted: _StoredReacted, log.Held: _StoredHeld}
+_MEANT: dict[type, type[log.CameIn]] = {stored: meant for meant, stored in _STORED.items()}
 _OWN = Codec(
     *(EventType(each, log.type_name(each)) for each in log.PLAIN),
     *(EventType(stored, log.type_name(meant)) for meant, stored in _STORED.items()),
@@ -80,6 +81,16 @@ def unpack_command(rules: Rules[Any], work: log.Work) -> Any:
     return decoded.data
 
 
+def command_id(stream: str, sent: log.StepSent) -> str:
+    """Of the command of a step: one that was rejected is another command when it is repaired."""
+    return f"{stream}:{sent.step}" + (f":{sent.attempt}" if sent.attempt > 1 else "")
+
+
+def first_id(stream: str, sent: log.StepSent) -> UUID:
+    """The id of the first event that the command of a step comes to, or of its rejection."""
+    return derived_id(f"{sent.work.to}-{sent.work.id}", command_id(stream, sent), 0)
+
+
 class ProcessCodec:
     """The codec of an App with processes: their events, and what its own codec knows."""
 
@@ -94,7 +105,7 @@ class ProcessCodec:
         """The stored form of an event. Raises InvalidEvent."""
         data = event.data
         if isinstance(data, log.WITH_EVENTS):
-            stored = _STORED[type(data)](self._stored(data.event))
+            stored = _STORED[type(data)](self._stored(data))
             return _OWN.encode(replace(event, data=stored))
         if isinstance(data, log.PLAIN):
             return _OWN.encode(event)
@@ -142,8 +153,11 @@ class ProcessCodec:
         items = [replace(item, types=tuple(map(_name, item.types))) for item in query.items]
         return self._codec.residual(Query(tuple(items)))
 
-    def _stored(self, event: RecordedEvent[Any]) -> StoredEvent:
-        encoded = self.encode(Event(event.stream, event.data, type=event.type))
+    def _stored(self, came_in: log.CameIn) -> StoredEvent:
+        event, version = came_in.event, came_in.event.schema_version
+        given = Event(event.stream, event.data, type=event.type, schema_version=version)
+        # What is no longer one event stays as it is stored.
+        encoded = self.encode(given) if came_in.today is None else given
         is_packed = is_msgpack(encoded.data)
         return StoredEvent(
             event.stream,
@@ -162,9 +176,9 @@ class ProcessCodec:
 
     def _meant(self, data: Any) -> Any:
         kind = _MEANT.get(type(data))
-        return data if kind is None else kind(self._event(data.event))
+        return data if kind is None else self._came_in(kind, data.event)
 
-    def _event(self, stored: StoredEvent) -> RecordedEvent[Any]:
+    def _came_in(self, kind: type[log.CameIn], stored: StoredEvent) -> log.CameIn:
         recorded = RecordedEvent(
             stored.position,
             stored.stream,
@@ -179,11 +193,7 @@ class ProcessCodec:
             pack_metadata(stored.metadata),
         )
         decoded = self.decode_page([recorded])
-        if len(decoded) != 1:
-            # It was reacted to as one event, and that cannot be undone.
-            reason = f"it was reacted to, and now upcasters make {len(decoded)} events of it"
-            raise UndecodableEvent(_place(recorded), reason)
-        return decoded[0]
+        return kind(decoded[0]) if len(decoded) == 1 else kind(recorded, tuple(decoded))
 
 
 def _place(event: RecordedEvent[Any]) -> tuple[int, str, int, str, int]:

@@ -10,16 +10,15 @@ import inspect
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
-from uuid import UUID
 
 import msgspec
 from msgspec.structs import replace
 
 from leftfold.app import App
 from leftfold.cache import StateCache
-from leftfold.command import Handled, Handling, Order, derived_id
+from leftfold.command import Handled, Handling, Order
 from leftfold.decider import Decider
 from leftfold.drive import run_sync, uncancelled
 from leftfold.errors import (
@@ -36,10 +35,11 @@ from leftfold.event import Event, Metadata, RecordedEvent
 from leftfold.loading import Parts, load
 from leftfold.process import events as log
 from leftfold.process import stepping
+from leftfold.process.addressing import given_of, keys_of
 from leftfold.process.definition import ProcessManager
 from leftfold.process.outputs import Declined
 from leftfold.process.rows import DueTimer, rows_of
-from leftfold.process.wire import unpack_command
+from leftfold.process.wire import command_id, first_id, unpack_command
 from leftfold.projection.catalog import LeaseLost
 from leftfold.projection.definition import Subscriber, Worker
 from leftfold.projection.parts import ProjectionParts
@@ -53,7 +53,7 @@ EARLY_PAUSE_S = 0.5
 """Before a timer is tried again that could not fire yet."""
 FAILED_PAUSE_S = 60.0
 """Before a timer is tried again whose instance could not take it."""
-INSTANCES_KEPT = 100
+INSTANCES_KEPT = 1_000
 """Instances whose states are remembered."""
 NOT_OF_EVENTS = (StoreUnavailable, StoreClosed, OutcomeUnknown, Contention, LeaseLost)
 """Errors that pass: the same is tried again for as long as they last."""
@@ -86,7 +86,8 @@ class Working:
             key=_stream,
             on_failure="quarantine",
             tick=self._tick,
-            refuse_several=self._refuse_several,
+            lane=self._lane,
+            lanes_max=self._process.concurrency,
             not_of_events=NOT_OF_EVENTS,
         )
         return worker, self.rows
@@ -94,7 +95,7 @@ class Working:
     @property
     def _followed(self) -> Query:
         mine = select(category=self.name, types=[log.type_name(log.StepSent)])
-        return self._process.query | mine
+        return self._process.followed | mine
 
     def begin(self, parts: Parts, turns: Turns, projecting: ProjectionParts) -> None:
         """Work on this store."""
@@ -104,46 +105,57 @@ class Working:
             self._kept = replace(parts, cache=StateCache(INSTANCES_KEPT))
         self._turns = turns
         self._projecting = projecting
+        self._calling = projecting.beside()
+        """Its calls to the outside take long. No reader of views waits for them."""
         self._viewing = Viewing(projecting, self.rows, None)
 
-    def _handle(self, event: RecordedEvent[Any]) -> Any:
-        return run_sync(self.deliver(event))
+    def end(self) -> None:
+        """Free what its calls need."""
+        self._calling.driver.close()
+
+    def _handle(self, *events: RecordedEvent[Any]) -> Any:
+        return run_sync(self.deliver(*events))
 
     def _tick(self, position: int) -> Any:
         return run_sync(self.tick(position))
 
-    def key(self, event: RecordedEvent[Any]) -> str | None:
-        """Which instance an event belongs to. Raises InvalidInput, and what `key` raises."""
-        if category_of(event.stream) == self.name:
-            return event.stream.removeprefix(f"{self.name}-")
-        found: Any = self._process.key(event)
-        if found is None:
+    def _lane(self, events: Sequence[RecordedEvent[Any]]) -> str | None:
+        """What one instance is given comes one after the other, what several are by itself."""
+        stream = events[0].stream
+        if category_of(stream) == self.name:
+            return stream.removeprefix(f"{self.name}-")
+        try:
+            keys = {key for each in events for key in keys_of(self._process.in_use, each)} or {""}
+        except Exception:
+            # It may be anything: the function is the user's. It is called again, and fails there.
             return None
-        if not isinstance(found, str | int | UUID) or isinstance(found, bool) or found == "":
-            raise InvalidInput(
-                f"key of process {self.name!r} is a str, an int, a UUID or None, found {found!r} "
-                f"for {event.type!r}"
-            )
-        return str(found)
+        return keys.pop() if len(keys) == 1 else None
 
-    async def deliver(self, event: RecordedEvent[Any]) -> None:
-        """React to an event, or deliver the command that one of its own asks for."""
-        key = self.key(event)
-        if category_of(event.stream) == self.name:
-            if isinstance(event.data, log.StepSent):
-                await self._send(event, event.data)
-        elif key is not None:
-            await self._react(key, event)
+    async def deliver(self, *events: RecordedEvent[Any]) -> None:
+        """React to the events that upcasters make of a stored one, which mostly is one; or deliver
+        the command that one of its own asks for.
+        """
+        event = events[0]
+        if category_of(event.stream) != self.name:
+            await self._react(events)
+        elif isinstance(event.data, log.StepSent):
+            await self._send(event, event.data)
 
-    async def _react(self, key: str, event: RecordedEvent[Any]) -> None:
-        given = event.metadata
+    async def _react(self, events: Sequence[RecordedEvent[Any]]) -> None:
+        id, given = str(events[0].id), events[0].metadata
         metadata = Metadata(
-            correlation_id=given.correlation_id or str(event.id),
-            causation_id=str(event.id),
-            command_id=f"{self.name}:{event.id}:{event.type}",
+            correlation_id=given.correlation_id or id,
+            causation_id=id,
+            # What it is called, and how many events are made of it, may change with upcasters.
+            command_id=f"{self.name}:{id}",
             actor=given.actor,
         )
-        await self._order_or_refuse(key, stepping.React(key, event), metadata)
+        newest, taken = self._process.version, set[int]()
+        for key, some in (await given_of(self._parts, self._process, events)).items():
+            order, *others = [each.order(key, newest, taken) for each in some]
+            order = replace(order, others=tuple(others))
+            handled = await self._order_or_refuse(key, order, metadata)
+            taken |= {each.number for each in some if handled.state.version in each.versions}
 
     async def _order_or_refuse(self, key: str, order: _Taken, metadata: Metadata) -> Handled[Any]:
         try:
@@ -153,13 +165,6 @@ class Working:
         except LeftfoldError as error:
             # What was made of it cannot be recorded. That it came in is.
             return await self.order(key, replace(order, refused=str(error)), metadata)
-
-    def _refuse_several(self, event: RecordedEvent[Any]) -> None:
-        if category_of(event.stream) != self.name and self.key(event) is not None:
-            raise InvalidInput(
-                f"an upcaster makes several {event.type!r} of the event at position "
-                f"{event.position}; process {self.name!r} cannot tell them apart"
-            )
 
     async def order(self, key: str, order: stepping.Order, metadata: Metadata) -> Handled[Any]:
         """Let the instance of a key do something, once for each command id."""
@@ -211,7 +216,7 @@ class Working:
         if decider is None:
             raise InvalidInput(f"the App has no decider of category {work.to!r}")
         command = self._unpacked(work)
-        metadata = _caused(event, _command_id(event, sent))
+        metadata = _caused(event, command_id(event.stream, sent))
         handled = await self._run(decider, work.id or "", Order(command, None, metadata))
         for found in handled.events:
             if isinstance(found, log.CommandRejected):
@@ -226,9 +231,9 @@ class Working:
         and decide on another state. Only one of them can record the id of its first event.
         """
         rejected = log.CommandRejected(sent.step, outcome, reason)
-        command_id = _command_id(event, sent)
-        id = derived_id(f"{sent.work.to}-{sent.work.id}", command_id, 0)
-        made = Event(event.stream, rejected, id=id, metadata=_caused(event, command_id))
+        metadata = _caused(event, command_id(event.stream, sent))
+        id = first_id(event.stream, sent)
+        made = Event(event.stream, rejected, id=id, metadata=metadata)
         appended = await self._parts.store.append([self._parts.codec.encode(made)])
         if event.stream not in appended.versions:
             return "done", ""
@@ -255,7 +260,7 @@ class Working:
         if not calls:
             raise InvalidInput(f"process {self.name!r} has no call {work.to!r}")
         function: Callable[[Any, str], Any] = calls[0]
-        driver = self._projecting.driver
+        driver = self._calling.driver
         if inspect.iscoroutinefunction(function) and not driver.may_block:
             await uncancelled(function(request, once))
             return
@@ -266,9 +271,9 @@ class Working:
                 f"call {work.to!r} is a coroutine function, which needs leftfold.aopen"
             )
 
-    async def tick(self, position: int) -> None:
+    async def tick(self, position: int) -> bool:
         """Fire timers that are due, in the order in which they are. What was recorded before one is
-        due comes before it; all up to `position` was delivered.
+        due comes before it; all up to `position` was delivered. Returns whether there may be more.
         """
         now_us = await self._now_us()
         try:
@@ -282,9 +287,10 @@ class Working:
                 rows = [] if is_last else await self._rows_due(now_us, offset)
         except ProjectionBehind:
             # It is not built yet. Its timers are due a little later.
-            return
+            return False
         if not rows:
             self._again_s = {at: s for at, s in self._again_s.items() if at in shown}
+        return len(rows) == TIMERS_AT_ONCE
 
     async def _fire_some(
         self, rows: list[dict[str, Any]], until_us: int, shown: set[tuple[str, int]]
@@ -344,12 +350,14 @@ class Working:
         return await self._viewing.sql(sql, ())
 
     async def _now_us(self) -> int:
-        """The store's clock: its own where it has one that can be asked, or the database's."""
-        clock = getattr(self._parts.store, "now_us", None)
+        """The clock by which the log is recorded: the store's own where it can be asked, or that of
+        its database.
+        """
+        clock: Callable[[], int] | None = getattr(self._parts.store, "now_us", None)
         if clock is not None:
-            now: int = clock()
-            return now
-        return await self._projecting.read(self._projecting.database, lambda tx: tx.now_us())
+            return clock()
+        database = self._projecting.log_database or self._projecting.database
+        return await self._projecting.driver.call(database.read, lambda tx: tx.now_us())
 
 
 class _NotAccepted(Exception):
@@ -358,11 +366,6 @@ class _NotAccepted(Exception):
     def __init__(self, rejected: log.CommandRejected) -> None:
         super().__init__(rejected.reason)
         self.rejected = rejected
-
-
-def _command_id(event: RecordedEvent[Any], sent: log.StepSent) -> str:
-    """Of the command of a step: one that was rejected is another command when it is repaired."""
-    return f"{event.stream}:{sent.step}" + (f":{sent.attempt}" if sent.attempt > 1 else "")
 
 
 def _caused(event: RecordedEvent[Any], command_id: str) -> Metadata:
@@ -384,8 +387,8 @@ def _stream(event: RecordedEvent[Any]) -> str:
 class AsyncWorking(Working):
     """The same for an event loop."""
 
-    async def _handle(self, event: RecordedEvent[Any]) -> None:
-        await self.deliver(event)
+    async def _handle(self, *events: RecordedEvent[Any]) -> None:
+        await self.deliver(*events)
 
-    async def _tick(self, position: int) -> None:
-        await self.tick(position)
+    async def _tick(self, position: int) -> bool:
+        return await self.tick(position)

@@ -7,6 +7,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import msgspec
 
@@ -76,6 +77,8 @@ class Consuming:
         self._failed: tuple[object, int] = (0, 0)
         """The position and the key of what failed last, and at how many attempts."""
         self._written_s = self._looked_s = self._held_until_s = self._ticked_s = 0.0
+        self._has_more = False
+        """Whether the subscriber has more to do, also without events."""
         self.build = build
         self._is_identified = False
         """Whether the build is known to be of this log. It is not while that has no events."""
@@ -132,9 +135,9 @@ class Consuming:
             return
         if time.monotonic() - self._ticked_s >= TICK_S:
             self._ticked_s = time.monotonic()
-            done = await self._parts.driver.call(self._subscriber.tick, position)
-            if isinstance(done, Awaitable):
-                await done
+            more: Any = await self._parts.driver.call(self._subscriber.tick, position)
+            self._has_more = await more if isinstance(more, Awaitable) else more
+            self._ticked_s = 0.0 if self._has_more else self._ticked_s
 
     async def _claim(self) -> None:
         owner, partition, build = self._owner, self._partition, self.build.id
@@ -338,7 +341,7 @@ class Consuming:
                 await self._stop_at_other_log(held)
                 return
             await self._move(held, moved(held, [], end, last))
-        await self._parts.store.wait(end, WAIT_S)
+        await self._parts.store.wait(end, 0 if self._has_more else WAIT_S)
         if self.held is not None and time.monotonic() - self._looked_s >= WAIT_S:
             await self._look(self.held)
 

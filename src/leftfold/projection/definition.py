@@ -257,13 +257,18 @@ class Consumer(_Named, frozen=True, kw_only=True, eq=False):
 
 class Worker(Consumer, frozen=True, kw_only=True, eq=False):
     """A consumer of our own. Its owner also calls `tick` from time to time, with the position up to
-    which all was delivered, and errors of `not_of_events` are those of no event: it tries again for
-    as long as they last. `refuse_several` is called first for each of several events of one type
-    that upcasters make of one.
+    which all was delivered, and at once again where it returns True. Errors of `not_of_events` are
+    those of no event: it tries again for as long as they last.
+
+    `handle` and `lane` get all events that upcasters make of a stored one. Those of one lane are
+    delivered in order, those of up to `lanes_max` lanes at the same time, and those of none (None)
+    by themselves. What was delivered may come again, in order, when what came before it has failed.
     """
 
+    handle: Callable[..., Any]
     tick: Callable[[int], Any]
-    refuse_several: Callable[[RecordedEvent[Any]], None]
+    lane: Callable[[tuple[RecordedEvent[Any], ...]], str | None]
+    lanes_max: int
     not_of_events: tuple[type[Exception], ...]
 
 

@@ -15,6 +15,7 @@ from leftfold.projection.catalog import Failure, Progress, add_waiting, advance
 from leftfold.projection.database import Database, Transaction
 from leftfold.projection.definition import Consumer, Worker
 from leftfold.projection.folding import Control, Events, failure_of, key_text
+from leftfold.projection.lanes import Lane, Lanes, Pass, Unit
 from leftfold.projection.parts import ProjectionParts
 
 
@@ -33,9 +34,7 @@ class Delivering:
         self._consumer = consumer
         self._database = database
         self._passing = consumer.not_of_events if isinstance(consumer, Worker) else ()
-        self._refuse_several = consumer.refuse_several if isinstance(consumer, Worker) else None
-        self._several: frozenset[tuple[int, str]] = frozenset()
-        """Positions and types that several events of a batch have: upcasters made them of one."""
+        self._lanes = Lanes(consumer)
         self._is_async = inspect.iscoroutinefunction(consumer.handle)
         if self._is_async and parts.driver.may_block:
             raise InvalidInput(
@@ -65,21 +64,13 @@ class Delivering:
         return count
 
     async def _some(self, held: Progress, batch: Batch, control: Control) -> Applied:
-        waiting: dict[str, int] = {}
-        done: list[RecordedEvent[Any]] = []
-        failure, until = None, batch.until
-        if self._refuse_several is not None:
-            at = Counter((each.position, each.type) for each in batch.events)
-            self._several = frozenset(each for each, count in at.items() if count > 1)
-        for event in batch.events:
-            if self._is_over():
-                until = event.position - 1
-                break
-            failure = await self._deliver(event, control, waiting)
-            if failure is not None:
-                until = failure.position - 1
-                break
-            done.append(event)
+        units = self._lanes.units(batch.events)
+        passed = Pass(control, units)
+        for lanes in self._lanes.of(units):
+            await self._run(lanes, passed)
+        failure, until = passed.end(batch.until)
+        done = [each for each in batch.events if each.position <= until]
+        waiting = Counter(key for position, key in passed.waiting if position <= until)
         end = max(until, held.position)
         to = held if control.only else moved(held, done, end, batch.last)
 
@@ -93,17 +84,53 @@ class Delivering:
         signal = await self._parts.driver.call(self._database.write, write)
         return Applied(to, signal, failure)
 
-    async def _deliver(
-        self, event: RecordedEvent[Any], control: Control, waiting: dict[str, int]
-    ) -> Failure | None:
-        key = ""
+    async def _run(self, lanes: list[Lane], passed: Pass) -> None:
+        """Deliver the events of each lane in order, of several lanes at a time."""
+        left = [*reversed(lanes)]
+        spawn, name = self._parts.driver.spawn, f"leftfold-{self._consumer.name}"
+        beside = min(self._lanes.at_once, len(lanes)) - 1
+        others = [spawn(self._work(left, passed), name) for _ in range(beside)]
+        try:
+            await self._work(left, passed)
+        finally:
+            # Where this one was cancelled, nobody begins another lane.
+            left.clear()
+        for each in others:
+            await each.join()
+        passed.check()
+
+    async def _work(self, left: list[Lane], passed: Pass) -> None:
+        while left:
+            try:
+                lane = left.pop()
+            except IndexError:
+                # Another one has taken the last.
+                return
+            await self._deliver_lane(lane, passed)
+
+    async def _deliver_lane(self, lane: Lane, passed: Pass) -> None:
+        for index, unit in lane:
+            if self._is_over() or not passed.may_go_on(unit[0].position):
+                return
+            try:
+                failure = await self._deliver(unit, passed)
+            except Exception as error:
+                # What passes is raised once all lanes have come to an end.
+                passed.errors.append(error)
+                return
+            if failure is not None:
+                passed.failures.append(failure)
+                return
+            passed.delivered.add(index)
+
+    async def _deliver(self, unit: Unit, passed: Pass) -> Failure | None:
+        event, key, control = unit[0], "", passed.control
         try:
             key = self._key(event)
             if key and control.only is None and key in control.waiting:
-                waiting[key] = waiting.get(key, 0) + 1
+                passed.waiting.append((event.position, key))
             elif control.is_meant(event.position, key):
-                self._check_is_one(event)
-                await self._call(event)
+                await self._call(unit)
         except self._passing:
             raise
         except Exception as error:
@@ -111,21 +138,17 @@ class Delivering:
             return failure_of(event, key, error)
         return None
 
-    def _check_is_one(self, event: RecordedEvent[Any]) -> None:
-        if self._refuse_several is not None and (event.position, event.type) in self._several:
-            self._refuse_several(event)
-
     def _key(self, event: RecordedEvent[Any]) -> str:
         found = self._consumer.key(event) if self._consumer.key is not None else None
         if found is None:
             return ""
         return key_text(found if isinstance(found, tuple) else (found,))
 
-    async def _call(self, event: RecordedEvent[Any]) -> None:
+    async def _call(self, unit: Unit) -> None:
         if self._is_async:
-            await uncancelled(self._consumer.handle(event))
+            await uncancelled(self._consumer.handle(*unit))
             return
-        outcome = await self._parts.driver.call(self._consumer.handle, event)
+        outcome = await self._parts.driver.call(self._consumer.handle, *unit)
         if inspect.iscoroutine(outcome):
             outcome.close()
             raise TypeError(

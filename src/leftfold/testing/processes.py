@@ -312,7 +312,7 @@ class GivenProcess:
                     found.append(Timer(name, after=_time(event.after_us)))
                 case log.TimerSet(name=name, at_us=int(at_us)):
                     found.append(Timer(name, at=from_us(at_us)))
-                case Event():
+                case Event() if not isinstance(event.data, log.CommandRejected):
                     found.append(self._normal(event))
                 case _:
                     found += _plain(event)

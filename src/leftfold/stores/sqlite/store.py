@@ -50,6 +50,8 @@ class SqliteStore:
         self._names = Names()
         connection = connect(self.path, self._options)
         self._writer = Writer(connection, self.path, clock)
+        self.now_us = clock
+        """The time by its clock, in microseconds since 1970."""
         self._warm_reader = Reader(connection, self._names)
         self._readers = ReaderPool(self._open_reader)
         self._group = GroupCommit(self._driver, self._commit)

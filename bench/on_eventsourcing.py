@@ -81,13 +81,18 @@ class Bank(Application):
         return factory
 
     def pragmas(self) -> str:
-        found = []
-        with self.factory.datastore.get_connection(commit=False) as connection:
-            for name in ("journal_mode", "synchronous"):
-                cursor = connection.cursor()
-                cursor.execute(f"PRAGMA {name}")
-                found.append(cursor.fetchone()[0])
-        return f"journal_mode={found[0]}, synchronous={_SYNCHRONOUS[found[1]]}"
+        return pragmas_of(self)
+
+
+def pragmas_of(application: Application) -> str:
+    """What the connections of an application on SQLite say."""
+    found = []
+    with application.factory.datastore.get_connection(commit=False) as connection:
+        for name in ("journal_mode", "synchronous"):
+            cursor = connection.cursor()
+            cursor.execute(f"PRAGMA {name}")
+            found.append(cursor.fetchone()[0])
+    return f"journal_mode={found[0]}, synchronous={_SYNCHRONOUS[found[1]]}"
 
 
 def post(bank: Application, accounts: list[Account], prepared: list[Command]) -> None:

@@ -90,6 +90,7 @@ win: the bare engine against the peer. Files are new in each row and grow from s
   store, or an application, each. *Bare rows* come in pages of 500, as leftfold's and
   eventsourcing's do.
 - **projections** (W6, rebuild, read-your-write, inline): {projections}
+- **processes** (process, process-growth, process-timers, process-calls): {processes}
 - **boundary**: {boundary}
 - **memory**: what Python allocates at most while it reads (tracemalloc), not SQLite's page cache,
   which has a limit of its own.
@@ -126,6 +127,22 @@ the balance and the number of postings of 1,000 accounts, which have postings in
   *Read-your-write* is an append of one event and `View.get` with its token, both together, with
   the runner in the same process or in one of its own. *Inline* is the same append with an inline
   projection in its transaction and without one."""
+
+_PROCESSES = """\
+transfers from each of 1,000 accounts to the next one, by the process of
+  docs/how-to/processes.md: withdraw, deposit, done. *leftfold* has a runner in the same process;
+  a slice lasts from the append of all requests until the log has the end of each instance. *By
+  hand* is `EventStore.handle` for the same two commands with command ids, one transfer after the
+  other: nothing would go on after a crash. *Raw* inserts one event in each of as many commits as
+  a transfer takes, three of its instance and one of each account. *eventsourcing* is a `System`
+  of two process applications, of transfers and of accounts, in its `SingleThreadedRunner`, or
+  with *threads* in its `MultiThreadedRunner`: five events and four commits a transfer. It tells
+  events apart by topics in the database, and reads pages of 500. On SQLite each application has a
+  file. *Growth* is the time that an instance takes for each of its events, from the first to the
+  last; *events* are each reacted to with an event, *steps* each with a command to another
+  account, which is also delivered and answered. *Timers*: all are due when the runner starts;
+  *events* are as many instances that end by an event each, in a log of the same length. *Calls*
+  are functions that sleep."""
 
 
 def facts() -> dict[str, str]:
@@ -192,7 +209,11 @@ def as_markdown(results: Sequence[Result], facts: dict[str, str], accounts: int)
     parts += [
         "",
         _SETUP.format(
-            rounds=rounds, accounts=accounts, boundary=_BOUNDARY, projections=_PROJECTIONS
+            rounds=rounds,
+            accounts=accounts,
+            boundary=_BOUNDARY,
+            projections=_PROJECTIONS,
+            processes=_PROCESSES,
         ),
     ]
     return "\n".join(parts).rstrip("\n") + "\n\n" + _said(results) + "\n"

@@ -14,6 +14,7 @@ from bench import (
     on_umadb,
     projecting,
     rows_postgres,
+    rows_processes,
     rows_projections,
 )
 from bench.core import Goal, Row, Subject
@@ -45,6 +46,7 @@ def all_rows(scale: float, boundary_events: int) -> list[Row]:
         _boundary(scaled(300), boundary_events),
         *rows_postgres.all_rows(scaled),
         *rows_projections.all_rows(scaled),
+        *rows_processes.all_rows(scaled),
     ]
 
 

@@ -17,6 +17,7 @@ from processes_app import loans
 
 import leftfold
 from leftfold import Event, Metadata, select
+from leftfold.cli import processes
 
 URL = "sqlite:///log.db"
 
@@ -50,6 +51,7 @@ def test_instances_are_listed_and_shown(es: Any, run: Any) -> None:
         ("1", "done"),
         ("2", "compensated"),
     ]
+    assert len(lines(run("processes", "list", "--limit", "1", "--json"))) == 1
     [shown] = lines(run("processes", "show", "transfer", "2", "--json"))
     assert [each["step"] for each in shown["steps"]] == ["take", "give", "undo take"]
     assert "compensated" in run("processes", "list", "transfer", "--status", "compensated").out
@@ -159,8 +161,17 @@ def test_a_conversation_is_a_tree(es: Any, run: Any) -> None:
     ]
     text = run("trace", "talk 2").out
     assert "process.CommandRejected" in text
-    assert "by ada" in text
+    assert text.count(" by ada") == 1
     run("trace", "nothing", code=1)
+
+
+def test_of_a_long_conversation_the_first_events_are_shown(
+    es: Any, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "TRACE_EVENTS_MAX", 2)
+    shown = run("trace", "talk 1", "--json")
+    assert len(lines(shown)) == 2
+    assert "the first 2 are shown" in shown.err
 
 
 def test_a_log_with_processes_is_checked(es: Any, run: Any) -> None:

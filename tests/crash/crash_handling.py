@@ -40,7 +40,9 @@ counter = Decider(
 def main(path: str, seed: int, interrupts: int) -> None:
     rng = random.Random(seed)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
+    # An alarm may still be on its way when its timer is stopped, as another thread may get it.
+    armed: list[bool] = []
+    signal.signal(signal.SIGALRM, lambda *_: armed and signal.raise_signal(signal.SIGINT))
     url = f"sqlite:///{path}?durability=may_lose_latest"
     handled = 0
     with leftfold.open(url, Codec(Added), cached_states_max=2) as es:
@@ -51,6 +53,7 @@ def main(path: str, seed: int, interrupts: int) -> None:
             sent = Metadata(command_id=f"c-{number}")
             try:
                 if interrupts > 0:
+                    armed.append(True)
                     signal.setitimer(signal.ITIMER_REAL, rng.uniform(0.00001, 0.001))
                 es.handle(counter, number % 3, 1, metadata=sent)
                 signal.setitimer(signal.ITIMER_REAL, 0)
@@ -59,6 +62,7 @@ def main(path: str, seed: int, interrupts: int) -> None:
             # Delivered again, whatever came of it: each command counts once.
             with suppress(KeyboardInterrupt):
                 signal.setitimer(signal.ITIMER_REAL, 0)
+                armed.clear()
             es.handle(counter, number % 3, 1, metadata=sent)
             handled += 1
         thread = threading.Thread(target=es.handle, args=(counter, 0, 1))

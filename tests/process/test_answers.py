@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import msgspec
 import pytest
 from msgspec import Struct
+from process_told import CHARGE, HOUR, SOLD, TAKE, Do, Go, Told, process, reacting, recorded
 
-from leftfold import Event, InvalidInput, Metadata, RecordedEvent, select
-from leftfold.event import new_id, pack_metadata
+from leftfold import Event, InvalidInput
 from leftfold.process import (
     Answered,
-    Call,
     Compensate,
     Done,
     NoAnswer,
-    ProcessManager,
     Send,
     StepDone,
     StepSkipped,
@@ -26,121 +23,7 @@ from leftfold.process import (
     TimerFired,
 )
 from leftfold.process import events as log
-from leftfold.process.instance import Instance
-from leftfold.process.rows import InstanceRow, listed
-from leftfold.process.stepping import (
-    Answer,
-    Cancel,
-    Fire,
-    Order,
-    React,
-    Retry,
-    Skip,
-    decider_of,
-)
-from leftfold.projection.definition import REMOVED
-
-HOUR = timedelta(hours=1)
-
-
-class Go(Struct, frozen=True):
-    n: int = 0
-
-
-class Do(Struct, frozen=True):
-    pass
-
-
-class Undo(Struct, frozen=True):
-    pass
-
-
-CHARGE = Call("pay", Do(), step="charge", compensate=Undo(), answer_within=HOUR)
-TAKE = Send("account", "a", Do(), step="take", compensate=Undo(), answer_within=HOUR)
-SOLD = Send("account", "a", Do(), step="take", compensate=Undo())
-
-
-def process(react: Callable[[Any, Any], Any], evolve: Any = None, **options: Any) -> Any:
-    given: dict[str, Any] = {
-        "key": lambda event: "1",
-        "query": select(types=[Go]),
-        "initial_state": 0,
-        "commands": [Do, Undo],
-        "calls": {"pay": lambda request, key: None},
-        **options,
-    }
-    return ProcessManager(
-        "order",
-        evolve=evolve or (lambda state, event: state + 1),
-        react=lambda state, event: react(state, event.data),
-        **given,
-    )
-
-
-class Told:
-    """An instance, its row, and all that was recorded of it. Folded anew each time."""
-
-    def __init__(self, made: Any) -> None:
-        self._decider = decider_of(made)
-        self.events: list[Any] = []
-        self._position = 0
-
-    @property
-    def now(self) -> Instance:
-        now = self._decider.initial_state
-        for each in self.events:
-            now = self._decider.evolve(now, each)
-        return now
-
-    @property
-    def row(self) -> InstanceRow:
-        row = self.row_or_none()
-        assert row is not None
-        return row
-
-    def row_or_none(self) -> InstanceRow | None:
-        row: InstanceRow | None = None
-        for each in self.events:
-            found = listed(row or InstanceRow("1"), recorded(each, 1))
-            row = None if found is REMOVED else found
-        return row
-
-    def do(self, order: Order) -> list[str]:
-        """The names of what came of it."""
-        found = self._decider.decided(order, self.now)
-        self.events += [each for each in found if not isinstance(each, Event)]
-        return [type(each).__name__ for each in found]
-
-    def go(self, n: int = 0, conversation: str = "c") -> list[str]:
-        self._position += 1
-        return self.do(React("1", recorded(Go(n), self._position, conversation)))
-
-    def fire(self, name: str, refused: str = "") -> list[str]:
-        timer = self.now.timer(name)
-        return self.do(Fire(name, timer.number if timer else 0, refused))
-
-    def status(self, step: str) -> str:
-        found = self.now.step(step)
-        assert found is not None
-        return found.status
-
-
-def recorded(data: Any, position: int, conversation: str = "c") -> RecordedEvent[Any]:
-    metadata = pack_metadata(Metadata(correlation_id=conversation))
-    kind = type(data).__name__
-    return RecordedEvent(position, "x-1", 1, kind, data, (), 1, new_id().bytes, 0, None, metadata)
-
-
-def reacting(outputs: dict[type, Any]) -> Any:
-    """Returns or raises by the class of the data."""
-
-    def react(state: Any, data: Any) -> Any:
-        found = outputs.get(type(data), [])
-        if isinstance(found, Exception):
-            raise found
-        return found
-
-    return react
+from leftfold.process.stepping import Answer, Cancel, Fire, React, Retry, Skip
 
 
 def test_an_answer_and_a_timer_that_cannot_be_recorded_wait_for_repair() -> None:

@@ -15,20 +15,41 @@ from simulation import Simulation
 
 from leftfold import EventStore, select
 from leftfold.drive import run_sync
+from leftfold.process import events as log
 from leftfold.process.working import Working
 from leftfold.stores.memory import MemoryStore
 from leftfold.testing.faults import seeds
 from leftfold.turns import Turns
 
 ROUNDS = 2_000 if float(os.environ.get("SOAK_MINUTES") or 0) else 100
-FOUND = [2]
-"""Seeds that have failed once: two workers deliver one command, and one of them is rejected."""
+FOUND = [7, 16, 19, 39]
+"""Seeds that have failed once: a step was skipped, and its command accepted nevertheless."""
+MET = (
+    log.StepRejected,
+    log.CommandRejected,
+    log.CallFailed,
+    log.NoAnswer,
+    log.StepFailed,
+    log.StepCompensated,
+    log.TimerFired,
+    log.Held,
+    log.Quarantined,
+    log.Retried,
+    log.StepSkipped,
+    log.EventSkipped,
+    log.Cancelled,
+)
+"""What is recorded in one run or the other."""
 
 
 @pytest.mark.timeout(1_800)
 def test_no_transfer_is_done_twice_or_half() -> None:
+    recorded: set[str] = set()
     for seed in seeds(ROUNDS):
-        Simulation(seed).run()
+        simulation = Simulation(seed)
+        simulation.run()
+        recorded |= simulation.recorded
+    assert "SEED" in os.environ or {*map(log.type_name, MET)} <= recorded
 
 
 @pytest.mark.parametrize("seed", FOUND)

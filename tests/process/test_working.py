@@ -199,7 +199,7 @@ def test_a_command_to_an_unknown_decider_waits_for_repair(url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "key", [lambda event: event.data.order, lambda event: "", lambda event: 1.5]
+    "key", [lambda event: event.data.order, lambda event: "", lambda event: 1.5, lambda event: True]
 )
 def test_an_event_whose_key_cannot_be_had_waits_and_holds_up_nobody(key: Any) -> None:
     def by(event: Any) -> Any:

@@ -21,7 +21,7 @@ import leftfold
 from leftfold import App, Codec, Event, Projection, ProjectionFailed, SqlProjection
 from leftfold.errors import StoreClosed, StoreUnavailable
 from leftfold.event import RecordedEvent
-from leftfold.projection import consuming, folding
+from leftfold.projection import consuming, folding, pacing
 from leftfold.projection.catalog import Failure, LeaseLost
 from leftfold.projection.pacing import BATCH_EVENTS_MIN, Pace
 from leftfold.stores.postgres import database as postgres_database
@@ -257,12 +257,14 @@ def test_a_connection_that_dies_is_no_failure_whatever_functions_make_of_it(
 def test_batches_shrink_where_the_database_does_not_wait_for_them(
     postgres: Places, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(postgres_database, "IDLE_S", 0.5)
+    # In the proportions of what they are: batches that pass are no reason for longer ones.
+    monkeypatch.setattr(postgres_database, "IDLE_S", 0.2)
+    monkeypatch.setattr(pacing, "BATCH_S", 0.08)
     defaults = postgres_database.PostgresDatabase.__init__.__kwdefaults__
     monkeypatch.setitem(defaults, "patience_s", 0.1)
 
     def apply(sql: Any, events: Sequence[RecordedEvent[Any]]) -> None:
-        time.sleep(0.1 * len(events))
+        time.sleep(0.04 * len(events))
         insert(sql, events)
 
     projection = counted(apply)

@@ -72,7 +72,8 @@ class MutantMachine(StoreMachine):
 
 
 TestMemoryMachine = MemoryMachine.TestCase
-TestMemoryMachine.settings = STEPS
+# The memory store is compared with itself here, so a rare difference is not to be expected.
+TestMemoryMachine.settings = settings(STEPS, max_examples=STEPS.max_examples // 4)
 TestSqliteMachine = SqliteMachine.TestCase
 TestSqliteMachine.settings = STEPS
 

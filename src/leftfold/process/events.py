@@ -122,12 +122,6 @@ class CommandRejected(Struct, frozen=True):
     reason: str
 
 
-class DoneAfterAll(Struct, frozen=True):
-    """A step that somebody has skipped was carried out at that time. It can be taken back."""
-
-    step: str
-
-
 class StepAnswered(Struct, frozen=True):
     """A step is waited for no more."""
 
@@ -239,7 +233,6 @@ PLAIN: tuple[type, ...] = (
     Migrated,
     StepSent,
     CommandRejected,
-    DoneAfterAll,
     StepAnswered,
     StepCompensated,
     StepFailed,

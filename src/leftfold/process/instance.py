@@ -53,8 +53,6 @@ class Instance(Struct, frozen=True):
     timers: tuple[log.TimerSet, ...] = ()
     waiting: tuple[log.Held, ...] = ()
     """What came in and waits, as it was recorded."""
-    takes_back: bool = False
-    """Whether what was done is taken back, or was."""
     is_cancelled: bool = False
     timers_set: int = 0
     conversation: str | None = None
@@ -210,7 +208,6 @@ def _timed(instance: Instance, event: log.TimerSet | log.TimerCancelled) -> Inst
 
 _STATUS: dict[type, StepStatus] = {
     log.StepDone: "done",
-    log.DoneAfterAll: "done",
     log.StepRejected: "rejected",
     log.NoAnswer: "unanswered",
     log.StepFailed: "failed",
@@ -289,8 +286,7 @@ def _without_timers(instance: Instance, name: str) -> Instance:
 def _phased(instance: Instance, event: Any) -> Instance:
     match event:
         case log.Compensating(reason=reason):
-            begun = replace(instance, phase="compensating", reason=reason, takes_back=True)
-            return replace(begun, timers=_retries(instance))
+            return replace(instance, phase="compensating", reason=reason, timers=_retries(instance))
         case log.Ended(outcome=outcome, reason=reason):
             reason = reason or instance.reason
             return replace(instance, phase=outcome, reason=reason, timers=_retries(instance))
@@ -314,10 +310,8 @@ def _repaired(instance: Instance, event: Any) -> Instance:
             return replace(instance, stuck="", counts=())
         case log.EventSkipped():
             return replace(instance, stuck="", waiting=instance.waiting[1:])
-        case log.Cancelled(compensate=compensate):
-            takes_back = instance.takes_back and compensate
-            cancelled = replace(instance, is_cancelled=True, takes_back=takes_back)
-            return replace(cancelled, stuck="", waiting=())
+        case log.Cancelled():
+            return replace(instance, stuck="", waiting=(), is_cancelled=True)
     return instance
 
 

@@ -194,21 +194,23 @@ class Stepping:
             return
         for each in reversed(now.steps):
             work = each.sent.compensation
-            if work is not None and each.status in ("done", "unanswered"):
+            if work is not None and self._may_have_been_done(each):
                 self._record(log.StepSent(f"undo {each.name}", work, undoes=each.name))
                 return
         self._record(log.Ended("cancelled" if now.is_cancelled else "compensated"))
 
+    def _may_have_been_done(self, step: Step) -> bool:
+        """Whether a step is still to be taken back. A call that was skipped may have been made, for
+        all that anybody knows; a command that was skipped is never accepted.
+        """
+        if step.status != "skipped":
+            return step.status in ("done", "unanswered")
+        return step.sent.work.id is None and self.now.step(f"undo {step.name}") is None
+
     def _answer(self, order: Answer) -> None:
         step = self.now.step(order.step)
-        if step is None or step.sent.attempt != order.attempt:
+        if step is None or step.sent.attempt != order.attempt or step.status != "sent":
             return
-        if step.status == "sent":
-            self._answer_step(step, order)
-        elif step.status == "skipped" and order.outcome == "done":
-            self._answer_late(step)
-
-    def _answer_step(self, step: Step, order: Answer) -> None:
         if order.outcome == "unreached":
             self._call_again(step, order)
         elif order.outcome == "failed" or (order.outcome == "rejected" and self._is_final(step)):
@@ -220,18 +222,6 @@ class Stepping:
             self._own(log.StepDone(order.step), order.refused)
         else:
             self._own(log.StepRejected(order.step, order.reason), order.refused)
-
-    def _answer_late(self, step: Step) -> None:
-        """A step that was skipped was carried out nevertheless. It is not reacted to: the process
-        has gone on. But where steps are taken back, so is this one.
-        """
-        if step.undoes:
-            self._record(log.StepCompensated(step.undoes))
-        elif self.now.step(f"undo {step.name}") is None:
-            self._record(log.DoneAfterAll(step.name))
-            if self.now.takes_back and self.now.has_ended and step.sent.compensation is not None:
-                self._record(log.Compensating(self.now.reason))
-            self._go_back()
 
     def _is_final(self, step: Step) -> bool:
         """Whether a rejection cannot be reacted to."""

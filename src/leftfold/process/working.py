@@ -276,35 +276,33 @@ class Working:
         due comes before it; all up to `position` was delivered. Returns whether there may be more.
         """
         now_us = await self._now_us()
+        rows: list[dict[str, Any]] = []
+        more, fired, until_us = True, False, 0
         try:
-            rows, offset = await self._rows_due(now_us, 0), 0
-            # After the clock was read: what is recorded from now on is later than what is due.
-            until_us = await self._until_us(position, now_us) if rows else 0
-            shown: set[tuple[str, int]] = set()
-            while rows and not await self._fire_some(rows, until_us, shown):
-                is_last = len(rows) < TIMERS_AT_ONCE
-                offset += TIMERS_AT_ONCE
-                rows = [] if is_last else await self._rows_due(now_us, offset)
+            while more and not fired:
+                page = await self._rows_due(now_us, len(rows))
+                # After the clock was read: what is recorded from now on is later than what is due.
+                until_us = until_us or (await self._until_us(position, now_us) if page else 0)
+                rows, more = rows + page, len(page) == TIMERS_AT_ONCE
+                # Those that are due later may not be the next ones of all.
+                next_us = page[-1]["due_us"] if more else until_us
+                fired = await self._fire_some(rows, min(until_us, next_us))
         except ProjectionBehind:
             # It is not built yet. Its timers are due a little later.
             return False
-        if not rows:
+        if not fired:
+            shown = {(timer.id, timer.number) for each in rows for timer in _timers(each).values()}
             self._again_s = {at: s for at, s in self._again_s.items() if at in shown}
-        return len(rows) == TIMERS_AT_ONCE
+        return more
 
-    async def _fire_some(
-        self, rows: list[dict[str, Any]], until_us: int, shown: set[tuple[str, int]]
-    ) -> bool:
-        """Whether any was fired. Others are in the way of none that are due later."""
-        due = []
-        for row in rows:
-            timers = msgspec.json.decode(row["timers"], type=dict[str, DueTimer])
-            shown |= {(timer.id, timer.number) for timer in timers.values()}
-            due += [
-                (timer.due_us, timer.number, name, row["instance"], timer)
-                for name, timer in timers.items()
-                if timer.due_us <= until_us
-            ]
+    async def _fire_some(self, rows: list[dict[str, Any]], until_us: int) -> bool:
+        """Whether any was fired of the timers of these instances."""
+        due = [
+            (timer.due_us, timer.number, name, row["instance"], timer)
+            for row in rows
+            for name, timer in _timers(row).items()
+            if timer.due_us <= until_us
+        ]
         fired = False
         for _, number, name, key, timer in sorted(due, key=lambda each: each[:4]):
             if self._again_s.get((timer.id, number), 0) <= time.monotonic():
@@ -344,7 +342,7 @@ class Working:
 
     async def _rows_due(self, now_us: int, offset: int) -> list[dict[str, Any]]:
         sql = (
-            f"SELECT instance, timers FROM {self.rows.name} WHERE due_us <= {now_us} "
+            f"SELECT instance, timers, due_us FROM {self.rows.name} WHERE due_us <= {now_us} "
             f"ORDER BY due_us, instance LIMIT {TIMERS_AT_ONCE} OFFSET {offset}"
         )
         return await self._viewing.sql(sql, ())
@@ -358,6 +356,10 @@ class Working:
             return clock()
         database = self._projecting.log_database or self._projecting.database
         return await self._projecting.driver.call(database.read, lambda tx: tx.now_us())
+
+
+def _timers(row: dict[str, Any]) -> dict[str, DueTimer]:
+    return msgspec.json.decode(row["timers"], type=dict[str, DueTimer])
 
 
 class _NotAccepted(Exception):

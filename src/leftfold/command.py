@@ -7,7 +7,7 @@ from __future__ import annotations
 import random
 from itertools import count
 from typing import Any, Generic, TypeVar, cast
-from uuid import UUID, uuid5
+from uuid import UUID
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -21,7 +21,16 @@ from leftfold.errors import (
     StoreClosed,
     StoreUnavailable,
 )
-from leftfold.event import NO_METADATA, Appended, Event, Metadata, RecordedEvent, new_id
+from leftfold.event import (
+    NO_METADATA,
+    Appended,
+    Event,
+    Instead,
+    Metadata,
+    RecordedEvent,
+    derived_id,
+    new_id,
+)
 from leftfold.limits import POSITION_MAX, check_integer, check_metadata
 from leftfold.loading import Loading, Parts
 from leftfold.query import ALL, Query, StreamVersion, select
@@ -31,7 +40,6 @@ from leftfold.turns import Place, Turns
 
 C = TypeVar("C")
 S = TypeVar("S")
-T = TypeVar("T")
 
 ATTEMPTS_MAX = 50
 """How often a command is decided before it gives up with Contention."""
@@ -41,8 +49,6 @@ PAUSE_MAX_S = 0.05
 
 FIRST_PAGE_EVENTS = 10
 """Read first to find the events of a command that was handled before: mostly they are few."""
-
-_NAMESPACE = UUID("6f1c0f5e-3c55-5b0e-9d2b-7a0c3c1f7e11")
 
 
 class Handled(Struct, Generic[S], frozen=True):
@@ -69,12 +75,6 @@ class Order(Struct, Generic[C], frozen=True):
     command: C
     expected_version: int | None
     metadata: Metadata
-
-
-class Instead(Event[T], Generic[T], frozen=True, kw_only=True):
-    """A decided event that keeps its id: that of another event, which then is never recorded. Where
-    that one was recorded before, the append raises DuplicateEvent.
-    """
 
 
 class _Decision(Struct, frozen=True):
@@ -286,13 +286,6 @@ class Handling(Generic[C, S]):
         await loading.go_to_event(events[-1])
         data = tuple(event.data for event in self._parts.codec.decode_page(events))
         return Handled(loading.state, loading.version, events[-1].position, data)
-
-
-def derived_id(scope: str | tuple[str, str], command_id: str | None, index: int) -> UUID:
-    """The id of the event number `index` that a command comes to; `scope` is the stream, where the
-    boundary is one.
-    """
-    return uuid5(_NAMESPACE, repr((scope, command_id, index)))
 
 
 def _complete(metadata: Metadata) -> Metadata:

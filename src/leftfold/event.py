@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import count
 from time import time_ns
 from typing import Any, Generic, TypeVar
-from uuid import UUID, SafeUUID
+from uuid import UUID, SafeUUID, uuid5
 
 import msgspec
 from msgspec import Struct
@@ -61,6 +61,8 @@ class _IdSource:
         self.next_low = count(int.from_bytes(os.urandom(8)) >> 3).__next__
 
 
+_NAMESPACE = UUID("6f1c0f5e-3c55-5b0e-9d2b-7a0c3c1f7e11")
+
 _ids = _IdSource()
 # A forked child would go on with its parent's counter and make the same ids.
 if hasattr(os, "register_at_fork"):
@@ -77,6 +79,13 @@ def new_id() -> UUID:
         _ids.high = millisecond << 80 | _ids.random
         _ids.millisecond = millisecond
     return _uuid(_ids.high | _ids.next_low())
+
+
+def derived_id(scope: str | tuple[str, str], command_id: str | None, index: int) -> UUID:
+    """The id of the event number `index` that a command comes to; `scope` is the stream, where the
+    boundary is one.
+    """
+    return uuid5(_NAMESPACE, repr((scope, command_id, index)))
 
 
 class Metadata(Struct, frozen=True, omit_defaults=True):
@@ -170,6 +179,12 @@ class Event(_Placed[T], Generic[T], frozen=True, kw_only=True):
     metadata: Metadata = NO_METADATA
     schema_version: int = 1
     occurred_at: datetime | None = None
+
+
+class Instead(Event[T], Generic[T], frozen=True, kw_only=True):
+    """A decided event that keeps its id: that of another event, which then is never recorded. Where
+    that one was recorded before, the append raises DuplicateEvent.
+    """
 
 
 class RecordedEvent(Struct, Generic[T], frozen=True, eq=False, gc=False):

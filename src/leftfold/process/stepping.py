@@ -7,10 +7,9 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from leftfold.command import Instead
 from leftfold.decider import Decider
 from leftfold.errors import InvalidInput
-from leftfold.event import RecordedEvent
+from leftfold.event import Instead, RecordedEvent
 from leftfold.process import events as log
 from leftfold.process.instance import Instance, InstanceFold, Step, own
 from leftfold.process.orders import Answer, Cancel, Fire, Order, React, Retry, Skip

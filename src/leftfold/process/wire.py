@@ -12,9 +12,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from leftfold.codec import Codec, EventCodec, EventType
-from leftfold.command import derived_id
 from leftfold.errors import UndecodableEvent
-from leftfold.event import Event, Metadata, RecordedEvent, pack_metadata
+from leftfold.event import Event, Metadata, RecordedEvent, derived_id, pack_metadata
 from leftfold.event import record as recorded_of
 from leftfold.formats import is_msgpack
 from leftfold.process import events as log

@@ -294,7 +294,7 @@ def test_every_limit_of_processes_has_its_number() -> None:
         stepping.PAUSE_MAX_US // 1_000_000,
         reacting.TIME_MAX.days // 365,
         working.TIMERS_AT_ONCE,
-        working.INSTANCES_KEPT,
+        working.STATES_KEPT,
         ROWS_MAX,
         TRACE_EVENTS_MAX,
     ]

@@ -53,8 +53,8 @@ EARLY_PAUSE_S = 0.5
 """Before a timer is tried again that could not fire yet."""
 FAILED_PAUSE_S = 60.0
 """Before a timer is tried again whose instance could not take it."""
-INSTANCES_KEPT = 1_000
-"""Instances whose states are remembered."""
+STATES_KEPT = 1_000
+"""States that are remembered: of instances, and of what they send commands to."""
 NOT_OF_EVENTS = (StoreUnavailable, StoreClosed, OutcomeUnknown, Contention, LeaseLost)
 """Errors that pass: the same is tried again for as long as they last."""
 
@@ -101,8 +101,9 @@ class Working:
         """Work on this store."""
         self._parts = self._kept = parts
         if parts.cache is None and getattr(parts.store, "appends_are_final", True):
-            # Without it, each event of an instance would have its whole stream read again.
-            self._kept = replace(parts, cache=StateCache(INSTANCES_KEPT))
+            # Without it, each event of an instance would have its whole stream read again, and each
+            # command that of its target.
+            self._kept = replace(parts, cache=StateCache(STATES_KEPT))
         self._turns = turns
         self._projecting = projecting
         self._calling = projecting.beside()
@@ -174,7 +175,7 @@ class Working:
     async def _run(
         self, decider: Decider[Any, Any, Any], id: str, order: Order[Any]
     ) -> Handled[Any]:
-        return await Handling(self._parts, self._turns, decider, boundary=id, order=order).run()
+        return await Handling(self._kept, self._turns, decider, boundary=id, order=order).run()
 
     async def _send(self, event: RecordedEvent[Any], sent: log.StepSent) -> None:
         """Carry out a step that is still to be: what was answered, skipped or cancelled is not."""

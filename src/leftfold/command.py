@@ -177,7 +177,7 @@ class Handling(Generic[C, S]):
         raise Contention(self._decider.category, ATTEMPTS_MAX, conflict)
 
     async def _reply(self, decision: _Decision, appended: Appended) -> Handled[S]:
-        if appended.is_repeat:
+        if appended.is_repeat and self._is_given:
             # Delivered twice at the same time. The other one may have decided on another state.
             return await self._recorded(appended)
         self._loading.advance(decision.state, appended, decision.mine)

@@ -12,6 +12,7 @@ import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
 from leftfold.errors import InvalidInput, StoreClosed
@@ -37,14 +38,15 @@ def run_sync(flow: Coroutine[Any, Any, T]) -> T:
 
 async def uncancelled(flow: Awaitable[T]) -> T:
     """What a caller's flow comes to. Raises RuntimeError where it was cancelled by itself, and not
-    the task that runs it.
+    the task that runs it, if there is one.
     """
     try:
         return await flow
     except asyncio.CancelledError as error:
-        task = asyncio.current_task()
-        if task is None or task.cancelling():
-            raise
+        with suppress(RuntimeError):
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
         raise RuntimeError("it was cancelled") from error
 
 

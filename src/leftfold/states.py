@@ -65,9 +65,9 @@ def isolated(state: S) -> S:
     """`state`, or a copy where somebody could change it in place. A class of our own may say by
     `__isolated__` what of it that can be: to look through a long state takes long.
     """
-    own: Callable[[], S] | None = getattr(state, "__isolated__", None)
+    own: Callable[[S], S] | None = getattr(type(state), "__isolated__", None)
     if own is not None:
-        return own()
+        return own(state)
     return state if is_frozen(state) else deepcopy(state)
 
 

@@ -147,3 +147,13 @@ print(fingerprint(Decider("n", initial_state=0, evolve=evolve, snapshots=Snapsho
         for seed in ("1", "2", "3")
     }
     assert len(prints) == 1
+
+
+def test_a_state_that_answers_to_every_name_is_copied() -> None:
+    class Bag(dict[str, Any]):
+        def __getattr__(self, name: str) -> Any:
+            return self.get(name)
+
+    bag = Bag(a=[1])
+    assert isolated(bag) == bag
+    assert isolated(bag) is not bag

@@ -14,12 +14,20 @@ from typing import Any
 
 import psycopg
 import pytest
+from msgspec import Struct
 
 import leftfold
-from leftfold import Event, OutcomeUnknown, StoreUnavailable
+from leftfold import Codec, Decider, Event, OutcomeUnknown, StoreUnavailable
 from leftfold.stores.postgres import pool
+from leftfold.stores.postgres.writer import Writer
 
 PATIENCE_S = 60
+
+
+class Added(Struct, frozen=True):
+    pass
+
+
 # At its commit a transaction waits for a lock of the test.
 WAIT_AT_COMMIT = """CREATE FUNCTION {0}.wait_at_commit() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN PERFORM pg_advisory_xact_lock(4711); RETURN NULL; END $$;
@@ -359,3 +367,30 @@ def test_what_was_prepared_before_an_upgrade(server: Any) -> None:
             assert len([each async for each in log.read()]) == 4
 
     asyncio.run(run())
+
+
+def test_a_command_without_an_id_whose_answer_is_lost_is_told_what_it_came_to(
+    server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losing = [True]
+    attempt = Writer._attempt
+
+    def lost(self: Any, group: Any, lock_timeout_s: float) -> Any:
+        found = attempt(self, group, lock_timeout_s)
+        if losing:
+            losing.clear()
+            raise psycopg.OperationalError("the connection is closed")
+        return found
+
+    monkeypatch.setattr(Writer, "_attempt", lost)
+    count: Decider[str, int, Added] = Decider(
+        "count",
+        initial_state=0,
+        decide=lambda command, state: [Added(), Added()],
+        evolve=lambda state, event: state + 1,
+    )
+    with leftfold.open(server.new_log(), Codec(Added)) as es:
+        handled = es.handle(count, "1", "add")
+        assert (handled.state, handled.version, handled.events) == (2, 2, (Added(), Added()))
+        assert es.handle(count, "1", "add").version == 4
+        assert not losing

@@ -90,6 +90,10 @@ OTHER = booking(query=select(types=[Unknown]))
         ({"earlier": OTHER}, "earlier of process 'booking' are a list, found ProcessManager("),
         ({"earlier": [ProcessManager]}, "are process managers, found <class "),
         (
+            {"version": 3, "earlier": [booking(version=2, earlier=[booking()])]},
+            "earlier definitions of 'booking' have none themselves; list them all",
+        ),
+        (
             {"commands": "x"},
             "commands of process 'booking' are a list, found 'x'; put it in brackets",
         ),

@@ -261,7 +261,7 @@ def test_an_instance_of_an_unknown_version_waits_at_an_event_of_the_newest(
     event = record(Event("news-1", b"", type="Placed"), 1, 1, 0)
     now = Instance((), key="1", version=7, phase="running")
     decided = PAYING.decider.decided(React("1", event, versions=versions), now)
-    assert ["started by version 7" in str(each) for each in decided][1:] == [True] * comes_in
+    assert ["goes by version 7" in str(each) for each in decided][1:] == [True] * comes_in
 
 
 def test_all_versions_together_have_as_many_query_items_as_a_query_may_have() -> None:

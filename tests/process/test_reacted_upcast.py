@@ -221,3 +221,22 @@ def test_what_no_codec_knows_any_more_is_named() -> None:
         pytest.raises(UnknownEventType, match=r"process.Reacted.*what came in cannot be had"),
     ):
         es.state(process.decider, "1")
+
+
+def test_what_waited_under_another_name_waits_no_more(opened: Opened) -> None:
+    """Renamed by one upcaster while it waited, and split by another once it was reacted to."""
+    with opened(OLD, order(refuses)) as es, es.running():
+        stuck(es, order(refuses), 1)
+    calm = order(lambda data: [])
+    renaming = Upcaster("Asked", 1, lambda data: [Payload("Noted", data)], to=("Noted",))
+    with opened(Codec(Noted, upcasters=[renaming]), calm) as es, es.running():
+        assert es.processes.retry("order", "1", actor="ada").state == (Noted(AMOUNT),)
+
+    def split(data: Any) -> list[Payload]:
+        return [Payload("Noted", {"amount": each}, 2) for each in (8, 9)]
+
+    kinds = EventType(Noted, "Noted", version=2), EventType(Asked, "Other")
+    later = Codec(*kinds, upcasters=[renaming, Upcaster("Noted", 1, split)])
+    with opened(later, calm) as es:
+        found = instance(es, calm, "1")
+        assert (found.held, found.state) == ((), (Noted(8), Noted(9)))

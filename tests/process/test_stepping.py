@@ -309,7 +309,7 @@ def test_an_instance_of_an_unknown_version_waits_for_repair() -> None:
     new = process(lambda state, data: [Done()], version=2)
     going = given_process(old, Go())
     going._process, going._decider = new, given_process(new)._decider
-    going.when(Paid()).then_stuck(match="started by version 1, and the App has version 2")
+    going.when(Paid()).then_stuck(match="goes by version 1, and the App has version 2")
 
 
 def test_a_renamed_step_is_refused() -> None:

@@ -85,6 +85,11 @@ class ProcessManager(Rules[S], frozen=True, kw_only=True, eq=False):
                 f"the queries of {self.name!r} and its earlier versions have at most "
                 f"{QUERY_ITEMS_MAX - 1} items, found {items}"
             )
+        if any(each.earlier for each in self.earlier):
+            raise InvalidInput(
+                f"earlier definitions of {self.name!r} have none themselves; list them all in "
+                "earlier=[...] of the newest"
+            )
         if any(each.name != self.name for each in self.earlier):
             raise InvalidInput(f"earlier definitions of {self.name!r} have the same name")
         if self.migrate is not None and not self.earlier:

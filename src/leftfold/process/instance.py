@@ -27,6 +27,8 @@ class Step(Struct, frozen=True):
     sent: log.StepSent
     status: StepStatus
     awaits: bool = False
+    reason: str = ""
+    """Why it was rejected or failed, or its last call did."""
 
     @property
     def name(self) -> str:
@@ -190,8 +192,8 @@ def _unheld(instance: Instance, incoming: Any) -> Instance:
 def _is_it(held: RecordedEvent[Any], incoming: Any) -> bool:
     """Whether this is what was held. Its data may be of a class without equality."""
     if isinstance(incoming, RecordedEvent):
-        facts = (incoming.position, incoming.id, incoming.type)
-        return (held.position, held.id, held.type) == facts
+        # What it is called may change with upcasters.
+        return (held.position, held.id) == (incoming.position, incoming.id)
     if type(held.data) is not type(incoming):
         return False
     if isinstance(incoming, log.TimerFired):
@@ -231,7 +233,8 @@ def _stepped(instance: Instance, event: Any) -> Instance:
             return _set(_set(instance, undoing, "compensated"), name, "compensated")
     status = _STATUS.get(type(event))
     if status is not None:
-        instance = _set(instance, event.step, status)
+        told = {"reason": event.reason} if hasattr(event, "reason") else {}
+        instance = _with_step(instance, event.step, status=status, **told)
     # After these, it is waited for no more, and not tried again.
     is_last = isinstance(event, log.StepRejected | log.NoAnswer)
     return _without_timers(instance, event.step) if is_last else instance

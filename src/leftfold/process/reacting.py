@@ -47,11 +47,6 @@ class Asking:
         self._rules = rules
         self._deciders = deciders
         self.now = now
-        self.count = 0
-
-    def is_mine(self, event: Any) -> bool:
-        """Whether an event is of the stream of the instance."""
-        return not isinstance(event, Event)
 
     def events(self, outputs: Any) -> Iterator[Any]:
         """The events that the outputs are recorded as, one by one."""
@@ -61,7 +56,6 @@ class Asking:
             kind = type(outputs).__name__
             raise Refused(f"react returns a list of outputs, [] for none; found {kind}")
         for output in outputs:
-            self.count += 1
             if self.now.phase != "running":
                 raise Refused(f"nothing comes after Done and Compensate, found {output!r}")
             try:

@@ -74,20 +74,17 @@ class Repairing:
             if status in (None, "stuck"):
                 found += await self._waiting(working)
             found += await self._rows(working, status, limit)
-        return [*{(each.process, each.key): each for each in reversed(found)}.values()][::-1][
-            :limit
-        ]
+        return found[:limit]
 
     async def show(self, process: str, key: str) -> Instance:
         """An instance, as its stream tells. Raises InvalidInput where there is none."""
         working = self._working(process)
-        loaded = await load(self._parts, working.decider, key, at=None, as_of=None)
-        waits = None if loaded.state.version else await self._outside(working).of(key)
+        found = await self._instance(working, key)
+        waits = None if found.version else await self._outside(working).of(key)
         if waits is not None:
-            return _outside(loaded.state, key, waits.failure.text())
-        _check_is_there(process, key, loaded.state)
-        state: Instance = loaded.state
-        return state
+            return replace(found, stuck=waits.failure.text())
+        _check_is_there(process, found)
+        return found
 
     async def retry(self, process: str, key: str, actor: str) -> Instance:
         """Try again what an instance is stuck at, and what waits outside of all by this name."""
@@ -102,9 +99,7 @@ class Repairing:
             with suppress(ProjectionRefused):
                 # Somebody else was faster.
                 await outside.retry(waits, actor)
-        loaded = await load(self._parts, working.decider, key, at=None, as_of=None)
-        state: Instance = loaded.state
-        return state if state.version else replace(state, key=key)
+        return await self._instance(working, key)
 
     async def skip(self, process: str, key: str, order: Skip) -> Instance:
         """Go on without a step, or without what an instance is stuck at, or without the first event
@@ -123,10 +118,11 @@ class Repairing:
         except InvalidInput:
             if waits is None:
                 raise
-        await outside.skip(waits, order.reason, order.actor)
-        loaded = await load(self._parts, working.decider, key, at=None, as_of=None)
-        state: Instance = loaded.state
-        return state if state.version else replace(state, key=key)
+        try:
+            await outside.skip(waits, order.reason, order.actor)
+        except ProjectionRefused as error:
+            raise InvalidInput(f"it waits no more; somebody else was faster: {error}") from None
+        return await self._instance(working, key)
 
     async def cancel(self, process: str, key: str, order: Cancel) -> Instance:
         """End an instance."""
@@ -135,12 +131,19 @@ class Repairing:
 
     async def _order(self, working: Working, key: str, order: Order, actor: str) -> Instance:
         _check_text("actor", actor)
-        before = await load(self._parts, working.decider, key, at=None, as_of=None)
-        _check_is_there(working.name, key, before.state)
-        said = Metadata(actor=actor, correlation_id=before.state.conversation)
+        before = await self._instance(working, key)
+        _check_is_there(working.name, before)
+        said = Metadata(actor=actor, correlation_id=before.conversation)
         handled = await working.order(key, order, said)
         state: Instance = handled.state
         return state
+
+    async def _instance(self, working: Working, key: Any) -> Instance:
+        """As it is now. A new one has its key as well."""
+        if not isinstance(key, str):
+            raise InvalidInput(f"the key of an instance is a text, found {key!r}")
+        loaded = await load(self._parts, working.decider, key, at=None, as_of=None)
+        return replace(loaded.state, key=key)
 
     async def _rows(self, working: Working, status: str | None, limit: int) -> list[InstanceStatus]:
         viewing = Viewing(self._projecting, working.rows, None)
@@ -195,14 +198,10 @@ def _status(process: str, row: InstanceRow) -> InstanceStatus:
     )
 
 
-def _outside(instance: Instance, key: str, why: str) -> Instance:
-    return replace(instance, key=key, stuck=why)
-
-
-def _check_is_there(process: str, key: str, instance: Instance) -> None:
+def _check_is_there(process: str, instance: Instance) -> None:
     # A stream may hold nothing but what had no meaning for the process.
     if not instance.version:
-        raise InvalidInput(f"process {process!r} has no instance {key!r}")
+        raise InvalidInput(f"process {process!r} has no instance {instance.key!r}")
 
 
 def _check_text(what: str, found: Any) -> None:

@@ -51,6 +51,15 @@ def rows_name(name: str) -> str:
     return f"{name}_instances"
 
 
+class _Rows(Projection[InstanceRow], frozen=True, kw_only=True, eq=False):
+    """Of what is recorded of processes alone: the same whatever the App's codec becomes. While a
+    release is rolled out, or back, its timers are those of both.
+    """
+
+    def _fingerprint(self, codec_fingerprint: str) -> str:
+        return super()._fingerprint("")
+
+
 def rows_of(rules: Rules[Any]) -> Projection[InstanceRow]:
     """The projection of the instances of a process."""
     prefix = f"{rules.name}-"
@@ -58,7 +67,7 @@ def rows_of(rules: Rules[Any]) -> Projection[InstanceRow]:
     def key(event: RecordedEvent[Any]) -> str:
         return event.stream.removeprefix(prefix)
 
-    return Projection(
+    return _Rows(
         rows_name(rules.name),
         row=InstanceRow,
         key=key,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, Literal, TypeVar
+from uuid import UUID
 
 from msgspec import Struct
 
@@ -16,7 +17,7 @@ S = TypeVar("S")
 REACTIONS_MAX = 1_000
 """Reactions of an instance within one conversation, unless told."""
 CALL_ATTEMPTS_MAX = 10
-"""How often a call to the outside is made before it counts as rejected, unless told."""
+"""How often a call to the outside is made before it counts as not answered, unless told."""
 
 CONCURRENCY = 4
 """Instances that one runner works on at a time, unless told."""
@@ -29,7 +30,7 @@ class _Named(Struct, frozen=True, weakref=True):
 class Rules(_Named, Generic[S], frozen=True, kw_only=True, eq=False):
     """How the instances of a process go on. See `ProcessManager`, which has the same fields."""
 
-    key: Callable[[RecordedEvent[Any]], str | int | None]
+    key: Callable[[RecordedEvent[Any]], str | int | UUID | None]
     initial_state: S
     evolve: Callable[[S, RecordedEvent[Any]], S]
     react: Callable[[S, RecordedEvent[Any]], Sequence[Any]]

@@ -87,16 +87,18 @@ class Stepping:
         is_new = not self.now.version
         if is_new:
             self._record(log.Started(key, self._rules.version))
-        # `evolve` may change the very state.
-        before = isolated(self.now)
         for each in mine:
             if not self.now.has_ended:
                 self._take(log.Held(each.event), order.refused)
         kinds = {type(each) for each in self.events}
-        if is_new and kinds == {log.Started, log.Reacted} and _is_same(before, self):
+        if is_new and kinds == {log.Started, log.Reacted} and self._is_unchanged():
             # It is not for this process as yet. It is recorded, so that it is known when it comes
             # again: by then it might have a meaning.
             self.events[:] = self.events[1:]
+
+    def _is_unchanged(self) -> bool:
+        state = self.now.state
+        return has_equality(state) and bool(state == self._rules.initial_state)
 
     def _goes_by(self) -> int:
         """The version of the definition that says what the instance is given; 0: it is new."""
@@ -104,12 +106,11 @@ class Stepping:
         known = (0, *(each.version for each in rules.in_use))
         return version if version in known else rules.version
 
-    def _take(self, held: log.Held, refused: str = "") -> None:
+    def _take(self, held: log.Held, refused: str = "", *, was_held: bool = False) -> None:
         """React to what came in, wholly; or hold it, and wait to be repaired."""
         if self.now.stuck:
             self._record(held)
             return
-        was_held = self.now.waiting
         begun, before = len(self.events), isolated(self.now)
         try:
             if refused:
@@ -145,17 +146,20 @@ class Stepping:
             )
         self._ask(asking, outputs)
         unwell = isinstance(data, log.StepRejected | log.NoAnswer)
-        if unwell and not asking.count:
-            self._compensate(_reason(data))
+        if unwell and not outputs:
+            self._compensate(self._reason(data))
+
+    def _reason(self, data: log.StepRejected | log.NoAnswer) -> str:
+        if isinstance(data, log.StepRejected):
+            return f"step {data.step!r} was rejected: {data.reason}"
+        step = self.now.step(data.step)
+        why = f": {step.reason}" if step is not None and step.reason else ""
+        return f"step {data.step!r} had no answer in time{why}"
 
     def _ask(self, asking: Asking, outputs: Sequence[Any]) -> None:
         for event in asking.events(outputs):
-            if isinstance(event, log.Compensating):
-                self._compensate(event.reason)
-            elif asking.is_mine(event):
-                self._record(event)
-            else:
-                self.events.append(event)
+            self._record(event)
+            self._go_back()
             asking.now = self.now
 
     def _rules_now(self) -> Rules[Any]:
@@ -164,9 +168,9 @@ class Stepping:
         known = rules.of_version(now.version)
         if known is None:
             raise Refused(
-                f"it was started by version {now.version}, and the App has version "
-                f"{', '.join(str(each.version) for each in (rules, *rules.earlier))}; give the "
-                "old definition in earlier=[...]"
+                f"it goes by version {now.version}, and the App has version "
+                f"{', '.join(str(each.version) for each in (rules, *rules.earlier))}; give its "
+                "definition in earlier=[...], or is older code running?"
             )
         if known is not rules and rules.migrate is not None:
             self._record(log.Migrated(rules.version))
@@ -240,27 +244,22 @@ class Stepping:
         reason = f"step {order.step!r}: {order.reason}"
         self._record(log.StepFailed(order.step, order.reason), log.Quarantined(reason))
 
-    def _call_again(self, step: Any, order: Answer) -> None:
+    def _call_again(self, step: Step, order: Answer) -> None:
         rules = self._rules.of_version(self.now.version) or self._rules
         is_last = order.attempt >= rules.call_attempts_max or self.now.phase == "cancelled"
-        if is_last and step.undoes:
+        pause_us = min(PAUSE_US * 2 ** min(order.attempt - 1, 30), PAUSE_MAX_US)
+        after_us = 0 if is_last else pause_us
+        self._record(log.CallFailed(order.step, order.reason, order.attempt, after_us))
+        if not is_last:
+            name, number = f"call {step.name}", self.now.timers_set + 1
+            again = log.TimerSet(name, number, after_us=after_us, step=step.name, retries=True)
+            self._record(again)
+        elif step.undoes:
             # It cannot be taken back by itself. Somebody is to look at it.
-            self._record(log.CallFailed(order.step, order.reason, order.attempt, 0))
             self._fail(order)
-            return
-        if is_last:
+        else:
             # Nobody knows whether it reached the outside, so it is taken back as well.
-            self._record(log.CallFailed(order.step, order.reason, order.attempt, 0))
             self._own(log.NoAnswer(order.step), order.refused)
-            return
-        after_us = min(PAUSE_US * 2 ** min(order.attempt - 1, 30), PAUSE_MAX_US)
-        number = self.now.timers_set + 1
-        self._record(
-            log.CallFailed(order.step, order.reason, order.attempt, after_us),
-            log.TimerSet(
-                f"call {order.step}", number, after_us=after_us, step=order.step, retries=True
-            ),
-        )
 
     def _fire(self, order: Fire) -> None:
         timer = self.now.timer(order.name)
@@ -271,26 +270,24 @@ class Stepping:
             self._own(log.TimerFired(order.name, order.number), order.refused)
         elif timer.retries:
             if step.status == "retrying":
-                self._send_again(timer.step)
+                self._send_again(step)
         elif not _is_undelivered(step):
             self._own(log.NoAnswer(timer.step), order.refused)
 
-    def _send_again(self, name: str) -> None:
-        step = self.now.step(name)
-        if step is not None:
-            self._record(replace(step.sent, attempt=step.sent.attempt + 1))
+    def _send_again(self, step: Step) -> None:
+        self._record(replace(step.sent, attempt=step.sent.attempt + 1))
 
     def _retry(self, actor: str) -> None:
         self._check(bool(self.now.stuck), "is not stuck, so there is nothing to try again")
         self._record(log.Retried(actor))
         for each in self.now.steps:
             if each.status == "failed":
-                self._send_again(each.name)
+                self._send_again(each)
         self._resume()
 
     def _resume(self) -> None:
         while self.now.waiting and not self.now.stuck:
-            self._take(self.now.waiting[0])
+            self._take(self.now.waiting[0], was_held=True)
         self._go_back()
 
     def _skip(self, order: Skip) -> None:
@@ -329,7 +326,7 @@ class Stepping:
         """See to it that a command is not accepted any more, whoever is delivering it."""
         stream = f"{self._rules.name}-{self.now.key}"
         rejected = log.CommandRejected(step.name, "rejected", f"skipped: {order.reason}")
-        self.events.append(Instead(stream, rejected, id=first_id(stream, step.sent)))
+        self._record(Instead(stream, rejected, id=first_id(stream, step.sent)))
 
     def _cancel(self, order: Cancel) -> None:
         self._check(
@@ -342,7 +339,7 @@ class Stepping:
         self._record(log.Cancelled(order.reason, order.actor, order.compensate))
         for each in self.now.steps:
             if each.status == "failed" and each.undoes and order.compensate:
-                self._send_again(each.name)
+                self._send_again(each)
             elif each.status == "failed" or (each.status == "retrying" and not order.compensate):
                 self._record(log.StepSkipped(each.name, order.reason, order.actor))
         if order.compensate:
@@ -355,11 +352,6 @@ class Stepping:
             raise InvalidInput(f"{self._rules.name}-{self.now.key or '?'} {found}")
 
 
-def _is_same(before: Instance, stepping: Stepping) -> bool:
-    state = stepping.now.state
-    return has_equality(state) and bool(state == before.state)
-
-
 def _is_undelivered(step: Any) -> bool:
     """Whether a step is known not to have reached anybody: that is no lack of an answer."""
     is_command = step.sent.work.id is not None
@@ -367,12 +359,15 @@ def _is_undelivered(step: Any) -> bool:
 
 
 def _why(incoming: RecordedEvent[Any], error: Exception) -> str:
-    said = str(error) if isinstance(error, Refused) else f"{type(error).__name__}: {error}"
+    is_ours = isinstance(error, Refused)
+    said = str(error) if is_ours else f"{type(error).__name__}: {error} ({_place(error)})"
     at = f" at position {incoming.position}" if incoming.position else ""
     return f"on {incoming.type!r}{at}: {said}"
 
 
-def _reason(data: log.StepRejected | log.NoAnswer) -> str:
-    if isinstance(data, log.StepRejected):
-        return f"step {data.step!r} was rejected: {data.reason}"
-    return f"step {data.step!r} had no answer in time"
+def _place(error: Exception) -> str:
+    """The line that raised an error."""
+    at: Any = error.__traceback__
+    while at.tb_next is not None:
+        at = at.tb_next
+    return f"{at.tb_frame.f_code.co_filename.rpartition('/')[2]}:{at.tb_lineno}"

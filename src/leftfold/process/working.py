@@ -11,6 +11,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import msgspec
@@ -19,7 +20,6 @@ from msgspec.structs import replace
 from leftfold.app import App
 from leftfold.cache import StateCache
 from leftfold.command import Handled, Handling, Order
-from leftfold.decider import Decider
 from leftfold.drive import run_sync, uncancelled
 from leftfold.errors import (
     Contention,
@@ -42,6 +42,7 @@ from leftfold.process.rows import DueTimer, rows_of
 from leftfold.process.wire import command_id, first_id, unpack_command
 from leftfold.projection.catalog import LeaseLost
 from leftfold.projection.definition import Subscriber, Worker
+from leftfold.projection.finding import ROWS_MAX
 from leftfold.projection.parts import ProjectionParts
 from leftfold.projection.viewing import Viewing
 from leftfold.query import Query, Version, category_of, select
@@ -170,12 +171,14 @@ class Working:
     async def order(self, key: str, order: stepping.Order, metadata: Metadata) -> Handled[Any]:
         """Let the instance of a key do something, once for each command id."""
         done = Order(order, None, metadata)
-        return await Handling(self._kept, self._turns, self.decider, boundary=key, order=done).run()
-
-    async def _run(
-        self, decider: Decider[Any, Any, Any], id: str, order: Order[Any]
-    ) -> Handled[Any]:
-        return await Handling(self._kept, self._turns, decider, boundary=id, order=order).run()
+        handling = Handling(self._kept, self._turns, self.decider, boundary=key, order=done)
+        handled = await handling.run()
+        for each in handled.events:
+            if isinstance(each, log.Quarantined):
+                logger.warning("%s-%s waits to be repaired: %s", self.name, key, each.reason)
+            elif isinstance(each, log.CallFailed):
+                logger.warning("%s-%s: call of step %r: %s", self.name, key, each.step, each.reason)
+        return handled
 
     async def _send(self, event: RecordedEvent[Any], sent: log.StepSent) -> None:
         """Carry out a step that is still to be: what was answered, skipped or cancelled is not."""
@@ -200,7 +203,7 @@ class Working:
             outcome, reason = error.rejected.outcome, error.rejected.reason
         except LeftfoldError as error:
             outcome, reason = "failed", f"{type(error).__name__}: {error}"
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             # It may be anything: what a decider raises is a rejection, and what a call raises that
             # the outside was not reached, unless it says that it was.
             is_unreached = is_call and not isinstance(error, Declined)
@@ -218,7 +221,8 @@ class Working:
             raise InvalidInput(f"the App has no decider of category {work.to!r}")
         command = self._unpacked(work)
         metadata = _caused(event, command_id(event.stream, sent))
-        handled = await self._run(decider, work.id or "", Order(command, None, metadata))
+        to, order = work.id or "", Order(command, None, metadata)
+        handled = await Handling(self._kept, self._turns, decider, boundary=to, order=order).run()
         for found in handled.events:
             if isinstance(found, log.CommandRejected):
                 raise _NotAccepted(found)
@@ -244,13 +248,11 @@ class Working:
         return known.data.outcome, known.data.reason
 
     def _unpacked(self, work: log.Work) -> Any:
-        error: Exception | None = None
         for rules in (self._process, *self._process.earlier):
-            try:
+            with suppress(UnknownEventType):
                 return unpack_command(rules, work)
-            except UnknownEventType as unknown:
-                error = error or unknown
-        raise error or InvalidInput(f"no command {work.type!r}")
+        # None knows it, as the newest says.
+        return unpack_command(self._process, work)
 
     async def _call(self, event: RecordedEvent[Any], sent: log.StepSent) -> None:
         """Call the outside world. The key is the same at each attempt."""
@@ -265,7 +267,7 @@ class Working:
         if inspect.iscoroutinefunction(function) and not driver.may_block:
             await uncancelled(function(request, once))
             return
-        outcome = await driver.call(function, request, once)
+        outcome = await uncancelled(driver.call(function, request, once))
         if inspect.iscoroutine(outcome):
             outcome.close()
             raise InvalidInput(
@@ -277,24 +279,25 @@ class Working:
         due comes before it; all up to `position` was delivered. Returns whether there may be more.
         """
         now_us = await self._now_us()
-        rows: list[dict[str, Any]] = []
-        more, fired, until_us = True, False, 0
+        limit, until_us, more, fired = TIMERS_AT_ONCE, 0, True, False
         try:
-            while more and not fired:
-                page = await self._rows_due(now_us, len(rows))
+            while more and not fired and limit <= ROWS_MAX:
+                rows = await self._rows_due(now_us, limit)
                 # After the clock was read: what is recorded from now on is later than what is due.
-                until_us = until_us or (await self._until_us(position, now_us) if page else 0)
-                rows, more = rows + page, len(page) == TIMERS_AT_ONCE
+                until_us = until_us or (await self._until_us(position, now_us) if rows else 0)
+                more = len(rows) == limit
                 # Those that are due later may not be the next ones of all.
-                next_us = page[-1]["due_us"] if more else until_us
+                next_us = rows[-1]["due_us"] if more else until_us
                 fired = await self._fire_some(rows, min(until_us, next_us))
+                # Those that are shown may have fired already. Others are behind them.
+                limit *= 2
         except ProjectionBehind:
             # It is not built yet. Its timers are due a little later.
             return False
         if not fired:
             shown = {(timer.id, timer.number) for each in rows for timer in _timers(each).values()}
             self._again_s = {at: s for at, s in self._again_s.items() if at in shown}
-        return more
+        return fired and more
 
     async def _fire_some(self, rows: list[dict[str, Any]], until_us: int) -> bool:
         """Whether any was fired of the timers of these instances."""
@@ -341,10 +344,10 @@ class Working:
         page = await self._parts.store.read(query, after=position, limit=1)
         return min([now_us, *(each.recorded_us - 1 for each in page)])
 
-    async def _rows_due(self, now_us: int, offset: int) -> list[dict[str, Any]]:
+    async def _rows_due(self, now_us: int, limit: int) -> list[dict[str, Any]]:
         sql = (
             f"SELECT instance, timers, due_us FROM {self.rows.name} WHERE due_us <= {now_us} "
-            f"ORDER BY due_us, instance LIMIT {TIMERS_AT_ONCE} OFFSET {offset}"
+            f"ORDER BY due_us, instance LIMIT {limit}"
         )
         return await self._viewing.sql(sql, ())
 

@@ -89,7 +89,7 @@ class Delivering:
         left = [*reversed(lanes)]
         spawn, name = self._parts.driver.spawn, f"leftfold-{self._consumer.name}"
         beside = min(self._lanes.at_once, len(lanes)) - 1
-        others = [spawn(self._work(left, passed), name) for _ in range(beside)]
+        others = [spawn(self._work_beside(left, passed), name) for _ in range(beside)]
         try:
             await self._work(left, passed)
         finally:
@@ -98,6 +98,13 @@ class Delivering:
         for each in others:
             await each.join()
         passed.check()
+
+    async def _work_beside(self, left: list[Lane], passed: Pass) -> None:
+        try:
+            await self._work(left, passed)
+        except BaseException as error:
+            # Whoever waits for this does not see how it ended, and not all is delivered.
+            passed.errors.append(RuntimeError(f"it was ended: {error!r}"))
 
     async def _work(self, left: list[Lane], passed: Pass) -> None:
         while left:
@@ -133,7 +140,7 @@ class Delivering:
                 await self._call(unit)
         except self._passing:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             # It may be anything: the functions are the user's.
             return failure_of(event, key, error)
         return None
@@ -148,7 +155,7 @@ class Delivering:
         if self._is_async:
             await uncancelled(self._consumer.handle(*unit))
             return
-        outcome = await self._parts.driver.call(self._consumer.handle, *unit)
+        outcome = await uncancelled(self._parts.driver.call(self._consumer.handle, *unit))
         if inspect.iscoroutine(outcome):
             outcome.close()
             raise TypeError(

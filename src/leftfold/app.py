@@ -13,7 +13,7 @@ from leftfold.errors import InvalidInput
 from leftfold.process.arguments import listed
 from leftfold.process.definition import ProcessManager
 from leftfold.process.rows import rows_name
-from leftfold.process.wire import ProcessCodec
+from leftfold.process.wire import ProcessCodec, is_own_type
 from leftfold.projection.definition import Consumer, Projection, SqlProjection, Subscriber
 from leftfold.query import Query, select
 
@@ -57,7 +57,13 @@ class App(Struct, frozen=True, kw_only=True, eq=False):
         for subscriber in self.subscribers:
             _check_classes(codec, repr(subscriber.name), *_queries(subscriber))
         for process in self.processes:
-            _check_classes(codec, f"process {process.name!r}", process.followed)
+            _check_process(codec, process)
+        taken = [each.name for each in getattr(self.codec, "types", ()) if is_own_type(each.name)]
+        if self.processes and taken:
+            raise InvalidInput(
+                f"names that begin with 'process.' are those of processes, found {taken[0]!r} in "
+                "the codec of the App; give it another one with EventType(cls, name=...)"
+            )
 
     @property
     def subscribers(self) -> Sequence[Subscriber]:
@@ -84,6 +90,15 @@ def _queries(subscriber: Subscriber) -> Iterator[Query]:
     yield subscriber.events
     if isinstance(subscriber, Projection) and isinstance(subscriber.evolve, Mapping):
         yield select(types=tuple(subscriber.evolve))
+
+
+def _check_process(codec: EventCodec, process: ProcessManager[Any]) -> None:
+    _check_classes(codec, f"process {process.name!r}", process.followed)
+    if process.name in (each.category for each in process.followed.items):
+        raise InvalidInput(
+            f"the query of process {process.name!r} selects its own category, whose events come to "
+            "it by themselves; leave that out"
+        )
 
 
 def _check_classes(codec: EventCodec, name: str, *queries: Query) -> None:

@@ -38,7 +38,7 @@ def given(here: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 AGAIN = "leftfold: gift-1 is stuck again: on 'TransferRequested' at position "
-WHY = ": ValueError: there is nothing to give\n"
+WHY = ": ValueError: there is nothing to give (stubborn_app.py:27)\n"
 
 
 @pytest.mark.parametrize("options", [[], ["--json"]])
@@ -47,6 +47,12 @@ def test_a_retry_that_is_stuck_again_says_so(given: Any, run: Any, options: list
     assert again.err == f"{AGAIN}2{WHY}"
     assert "there is nothing to give" in again.out
     assert types(given, "gift-1")[-2:] == ["Retried", "Quarantined"]
+
+
+def test_whoever_checks_is_told_by_the_exit_code(given: Any, run: Any) -> None:
+    assert run("processes", "list").code == 0
+    assert run("processes", "list", "--check", code=1).out == run("processes", "list").out
+    assert run("processes", "list", "--check", "--status", "done").code == 0
 
 
 def test_a_skip_that_is_stuck_at_the_next_one_says_so(given: Any, run: Any) -> None:

@@ -12,7 +12,7 @@ from msgspec import Struct
 from process_support import eventually, wait_for
 
 import leftfold
-from leftfold import App, Codec, Decider, Event, Projection, select
+from leftfold import App, Codec, Decider, Event, EventType, Projection, select
 from leftfold.errors import InvalidInput
 from leftfold.process import (
     Answered,
@@ -152,6 +152,18 @@ def test_an_app_with_processes_knows_what_they_record() -> None:
     assert app_of(booking(query=select(types=[Asked, StepDone])), projections=[steps])
     with pytest.raises(InvalidInput, match="'steps' in the App: StepDone is not registered"):
         App(codec=codec, projections=[steps])
+
+
+def test_an_app_refuses_what_would_mix_events_with_those_of_processes() -> None:
+    class Own(Struct):
+        pass
+
+    with pytest.raises(InvalidInput, match="query of process 'booking' selects its own category"):
+        app_of(booking(query=select(types=[Asked]) | select(category="booking")))
+    own = Codec(Asked, EventType(Own, name="process.StepDone"))
+    with pytest.raises(InvalidInput, match=r"found 'process\.StepDone' in the codec"):
+        App(codec=own, processes=[booking()])
+    assert App(codec=own)
 
 
 def hold(**options: Any) -> Send:

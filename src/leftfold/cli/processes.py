@@ -41,6 +41,7 @@ class ListOptions(Kept, frozen=True, kw_only=True):
     limit: Annotated[int, typer.Option("--limit", min=1, metavar="N", help="At most so many.")] = (
         LIST_INSTANCES
     )
+    check: Annotated[bool, typer.Option("--check", help="Exit with 1 if one is stuck.")] = False
 
 
 class InstanceRow(Struct, frozen=True):
@@ -56,7 +57,7 @@ class InstanceRow(Struct, frozen=True):
     reason: str
 
 
-def list_(session: Session, options: ListOptions) -> None:
+def list_(session: Session, options: ListOptions) -> int:
     """List the instances of processes: those that are stuck, for example."""
     with session.open_app(options.views) as store:
         found = store.processes.list(options.process, status=options.status, limit=options.limit)
@@ -75,6 +76,7 @@ def list_(session: Session, options: ListOptions) -> None:
         )
 
     session.output.rows(found, show, InstanceRow)
+    return PROBLEMS if options.check and any(each.status == "stuck" for each in found) else 0
 
 
 class OneOptions(Kept, frozen=True, kw_only=True):
@@ -94,6 +96,7 @@ class StepShown(Struct, frozen=True):
     id: str | None
     command: str
     attempt: int
+    reason: str
 
 
 class Shown(Struct, frozen=True):
@@ -120,6 +123,7 @@ def _shown(process: str, key: str, found: Instance) -> Shown:
             each.sent.work.id,
             each.sent.work.type,
             each.sent.attempt,
+            each.reason,
         )
         for each in found.steps
     ]
@@ -161,7 +165,8 @@ def _step_text(step: Step) -> str:
     waits = ", waits for an answer" if step.awaits else ""
     to = f"call {work.to}" if work.id is None else f"{work.to} {work.id}"
     attempt = f", attempt {step.sent.attempt}" if step.sent.attempt > 1 else ""
-    return f"{step.status}{waits}: {work.type} to {to}{attempt}"
+    why = f" ({step.reason})" if step.reason else ""
+    return f"{step.status}{waits}: {work.type} to {to}{attempt}{why}"
 
 
 def _held_text(event: RecordedEvent[Any]) -> str:

@@ -39,11 +39,12 @@ class ProcessManager(Rules[S], frozen=True, kw_only=True, eq=False):
     What was reacted to and what came of it are one append to the instance's own stream, `name-key`,
     and each command is handled once. An instance goes on by the definition of the version that it
     was started by, one of `earlier`, its `query` and `key` included; or, with `migrate(state,
-    from_version)`, by this one. Only this one starts new ones. What cannot be reacted to puts that
-    instance in quarantine, and no other.
+    from_version)`, by this one. Only this one starts new ones. Where an event cannot be reacted to,
+    that instance waits to be repaired, and no other does.
 
     `start="now"` leaves out what was recorded before it first ran. `reactions_max` is how often an
-    instance may react within one conversation, the events of one correlation id. `concurrency` is
+    instance may react within one conversation, the events of one correlation id, and
+    `call_attempts_max` how often a call is made before it counts as not answered. `concurrency` is
     how many instances are worked on at a time; what concerns one of them happens in order.
     """
 

@@ -65,7 +65,7 @@ class Repairing:
     async def instances(
         self, process: str | None, status: str | None, limit: int
     ) -> list[InstanceStatus]:
-        """How instances are, those in quarantine first."""
+        """How instances are, what waits outside of all first."""
         if status not in (None, *STATUSES):
             raise InvalidInput(f"status is one of {', '.join(STATUSES)}, found {status!r}")
         check_integer("limit (instances)", limit, 1, ROWS_MAX)

@@ -90,6 +90,11 @@ def first_id(stream: str, sent: log.StepSent) -> UUID:
     return derived_id(f"{sent.work.to}-{sent.work.id}", command_id(stream, sent), 0)
 
 
+def is_own_type(name: str) -> bool:
+    """Whether a type is one of what is recorded of processes."""
+    return name.startswith(_PREFIX)
+
+
 class ProcessCodec:
     """The codec of an App with processes: their events, and what its own codec knows."""
 
@@ -112,17 +117,17 @@ class ProcessCodec:
 
     def read_back(self, encoded: Event[bytes]) -> Any:
         """The domain object that the log will give back for what `encode` has made."""
-        if not encoded.type.startswith(_PREFIX):
+        if not is_own_type(encoded.type):
             return self._codec.read_back(encoded)
         return self._meant(_OWN.read_back(encoded))
 
     def decode_page(self, page: Sequence[RecordedEvent[bytes]]) -> list[RecordedEvent[Any]]:
         """What recorded events mean today, in order. Raises UndecodableEvent, UnknownEventType."""
-        if not any(each.type.startswith(_PREFIX) for each in page):
+        if not any(is_own_type(each.type) for each in page):
             return self._codec.decode_page(page)
         decoded: list[RecordedEvent[Any]] = []
         for each in page:
-            is_own = each.type.startswith(_PREFIX)
+            is_own = is_own_type(each.type)
             found = (_OWN if is_own else self._codec).decode_page([each])
             decoded += [self._whole(one) for one in found]
         return decoded
@@ -137,7 +142,7 @@ class ProcessCodec:
 
     def decode_data(self, page: Sequence[RecordedEvent[bytes]]) -> list[Any] | None:
         """The domain objects alone; None where there may be more or fewer of them."""
-        if not any(each.type.startswith(_PREFIX) for each in page):
+        if not any(is_own_type(each.type) for each in page):
             return self._codec.decode_data(page)
         decoded = self.decode_page(page)
         return [each.data for each in decoded] if len(decoded) == len(page) else None

@@ -176,8 +176,9 @@ class Stepping:
             self._record(log.Migrated(rules.version))
             known = rules
         steps = set(known.steps)
-        lost = [each.name for each in self.now.steps if (each.undoes or each.name) not in steps]
-        if steps and lost:
+        sent = self.now.steps if steps else ()
+        lost = [each.name for each in sent if (each.undoes or each.name) not in steps]
+        if lost:
             raise Refused(
                 f"it has the step {lost[0]!r}, which version {known.version} does not: that has "
                 f"{', '.join(map(repr, known.steps))}; a renamed step is a new version"

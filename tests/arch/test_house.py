@@ -93,7 +93,7 @@ def public_functions() -> Iterator[tuple[str, Any]]:
 
 
 @pytest.mark.parametrize(
-    ("name", "function"), [*public_functions()], ids=lambda each: str(each)[:40]
+    ("name", "function"), [*public_functions()], ids=lambda each: getattr(each, "__name__", each)
 )
 def test_public_parameters_after_two_are_keywords(name: str, function: Any) -> None:
     parameters = [

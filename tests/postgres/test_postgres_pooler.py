@@ -42,8 +42,9 @@ pool_mode = transaction
     file.write_text(settings)
     root: dict[str, Any] = {}
     if os.getuid() == 0:
-        for each in (tmp_path, *list(tmp_path.parents)[:2]):
-            each.chmod(0o755)
+        for each in (tmp_path, *tmp_path.parents):
+            if "pytest-of-" in str(each):
+                each.chmod(0o755)
         root = {"user": NOBODY, "group": NOBODY, "extra_groups": []}
     command = [str(PGBOUNCER), str(file)]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL, **root) as process:

@@ -107,7 +107,7 @@ class Checked:
     """Uses a store after each interrupt, in every way."""
 
     def __init__(self, path: str, use: Callable[..., None]) -> None:
-        self._url = f"sqlite:///{path}?busy_timeout_s=0&durability=may_lose_latest"
+        self._url = f"sqlite:///{path}?busy_timeout_s=20&durability=may_lose_latest"
         self._use = use
         self._attempts: list[Attempt] = []
         self._other = leftfold.open(self._url)

@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from typing import Any
 
 from msgspec import Struct
@@ -60,6 +60,10 @@ class GroupCommit:
         self._queue: deque[tuple[Any, Append]] = deque()
         self._bell: SimpleQueue[None] = SimpleQueue()
         """Wakes the writer thread, which looks at the queue then."""
+        self._gathering = threading.Lock()
+        """Held by the writer thread, and released when there is as much as it hopes for. The bell
+        will not do: its get(timeout=) may wait for ever where that is short (CPython 3.11).
+        """
         self._idle = True
         """Whether the writer thread waits for the bell, and not just for more appends."""
         self._admission = Mutex()
@@ -99,8 +103,12 @@ class GroupCommit:
             threading.Thread(target=self._run, name="leftfold-writer", daemon=True).start()
             self._has_thread = True
         self._queue.append((promise, append))
-        if self._idle or len(self._queue) >= self._expected:
+        if self._idle:
             self._bell.put(None)
+        if len(self._queue) >= self._expected:
+            with suppress(RuntimeError):
+                # Raised where it is not held: then nobody waits.
+                self._gathering.release()
 
     def _refuse_if_closed(self) -> None:
         if self._closed:
@@ -122,10 +130,9 @@ class GroupCommit:
         while not self._queue and not self._closed:
             self._bell.get()
         self._idle = False
-        deadline = time.monotonic() + GATHER_S
-        with suppress(Empty):
-            while len(self._queue) < self._expected and not self._closed:
-                self._bell.get(timeout=max(0, deadline - time.monotonic()))
+        self._gathering.acquire(blocking=False)
+        if len(self._queue) < self._expected and not self._closed:
+            self._gathering.acquire(timeout=GATHER_S)
         return bool(self._queue)
 
     def _commit_group(self) -> tuple[list[tuple[Any, Append]], Sequence[Outcome]]:

@@ -8,8 +8,8 @@ INSTALLED := .venv/.installed
 demo: $(INSTALLED) ## A small bank on an SQLite file
 	$(BIN)/python examples/bank.py
 
-test: $(INSTALLED) ## All tests, those of the docs included; each file in one of two processes
-	$(BIN)/pytest -n 2 --dist loadfile
+test: $(INSTALLED) ## All tests, those of the docs included
+	$(BIN)/pytest
 
 check: lint types test ## What CI runs
 

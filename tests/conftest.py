@@ -6,10 +6,13 @@ Says at the top of each report where they are, and whether the acceptance tests 
 tests/acceptance.
 """
 
+import logging
 import os
 import shutil
 import tempfile
 from pathlib import Path
+
+import pytest
 
 DATA = Path(__file__).parents[2] / "shared/data"
 MEMORY = Path("/dev/shm")
@@ -26,6 +29,12 @@ def _has_room() -> bool:
 if "TMPDIR" not in os.environ and _has_room():
     # For the processes that tests start, and for this one, which may have looked already.
     os.environ["TMPDIR"] = tempfile.tempdir = str(MEMORY)
+
+
+@pytest.fixture(autouse=True)
+def _logs() -> None:
+    """A block of the docs lets failures be logged no more."""
+    logging.getLogger("leftfold").setLevel(logging.NOTSET)
 
 
 def pytest_report_header() -> list[str]:
